@@ -44,7 +44,7 @@ class IntegerFormat:
 
     def __post_init__(self) -> None:
         _require(
-            isinstance(self.bits, int) and MIN_ELEMENT_BITS <= self.bits <= MAX_ELEMENT_BITS,
+            type(self.bits) is int and MIN_ELEMENT_BITS <= self.bits <= MAX_ELEMENT_BITS,
             f"element bits must be {MIN_ELEMENT_BITS}..{MAX_ELEMENT_BITS}, not {self.bits!r}",
         )
         if isinstance(self.scale, int):
@@ -65,7 +65,7 @@ class IntegerFormat:
             )
         else:
             _require(
-                isinstance(self.vector_size, int) and MIN_VECTOR_SIZE <= self.vector_size <= MAX_VECTOR_SIZE,
+                type(self.vector_size) is int and MIN_VECTOR_SIZE <= self.vector_size <= MAX_VECTOR_SIZE,
                 f"vector_size must be {MIN_VECTOR_SIZE}..{MAX_VECTOR_SIZE}, not {self.vector_size!r}",
             )
         _require(self.signed or not self.full_range, "full_range (-full) must go with signed elements")
@@ -99,6 +99,11 @@ class IntegerFormat:
     def two_level(self) -> bool:
         """Whether vector scales are integers under a coarse scale."""
         return isinstance(self.scale, int)
+
+    @property
+    def has_coarse_scale(self) -> bool:
+        """Whether a coarse scale gamma exists: everywhere but under single-level fp16/fp32 vector scales."""
+        return not isinstance(self.scale, str)
 
     @property
     def scale_top(self) -> int:
@@ -164,7 +169,7 @@ class FloatFormat:
             f"block_scale must be one of {sorted(_SCALE_BITS)}, not {self.block_scale!r}",
         )
         _require(
-            isinstance(self.vector_size, int) and MIN_VECTOR_SIZE <= self.vector_size <= MAX_VECTOR_SIZE,
+            type(self.vector_size) is int and MIN_VECTOR_SIZE <= self.vector_size <= MAX_VECTOR_SIZE,
             f"vector_size must be {MIN_VECTOR_SIZE}..{MAX_VECTOR_SIZE}, not {self.vector_size!r}",
         )
 
@@ -192,6 +197,11 @@ class FloatFormat:
     def two_level(self) -> bool:
         """Never: block scales are not integers under a coarse scale."""
         return False
+
+    @property
+    def has_coarse_scale(self) -> bool:
+        """Whether a float32 tensor scale stands above the block scales."""
+        return self.tensor_scale
 
     @property
     def scale_storage_bits(self) -> int:
