@@ -1,0 +1,86 @@
+"""What a checkpoint holds, layer by layer, and what a model and a spec would run into before any long work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+FindingLevel: TypeAlias = Literal["ok", "note", "warning", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInspection:
+    """One quantized layer of a checkpoint.
+
+    ``shape`` is the float weight's; ``elements`` its number of elements; ``stored_bytes`` what codes and all scales
+    occupy in the packed format; ``scale_codes_used`` of ``scale_codes_total`` (2^M) vector-scale codes occur (both None
+    without integer vector scales); ``sqnr_db`` is the weight's signal-to-quantization-noise ratio, None where the float
+    weight is not at hand.
+    """
+
+    name: str
+    kind: str
+    spec: str
+    shape: tuple[int, ...]
+    elements: int
+    stored_bytes: int
+    scale_codes_used: int | None
+    scale_codes_total: int | None
+    sqnr_db: float | None
+    note: str = ""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Storage bits per weight, scales and padding included."""
+        return 8 * self.stored_bytes / self.elements if self.elements else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A checkpoint: where it is, what it is of, and its quantized layers; ``float_bytes`` is what stays float."""
+
+    path: str
+    architecture: str
+    file_bytes: int
+    float_bytes: int
+    layers: tuple[LayerInspection, ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of quantized weights."""
+        return sum(layer.elements for layer in self.layers)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all quantized weights with their scales."""
+        return sum(layer.stored_bytes for layer in self.layers)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Storage bits per quantized weight, scales and padding included."""
+        return 8 * self.stored_bytes / self.elements if self.elements else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing to know before quantizing; ``layer`` is None where it is about the whole model."""
+
+    level: FindingLevel
+    layer: str | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What quantizing ``model`` by ``spec`` (notation or recipe) would run into, with estimates of memory and time."""
+
+    model: str
+    spec: str
+    findings: tuple[Finding, ...]
+    peak_memory_bytes: int | None = None
+    seconds: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing found is an error."""
+        return all(finding.level != "error" for finding in self.findings)
