@@ -1,0 +1,72 @@
+# Each target sets up all it needs in .venv, without root. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := demo,transformers,vision,efficientnet,docs,dev
+
+# Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
+TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+DEMO := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/vsquant table digits --html build/demo/report.html
+
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+  echo "vsquant needs Python 3.10 to 3.13, not $$($(PYTHON) --version 2>&1)."; \
+  echo "Name one that is installed:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+endef
+
+.PHONY: help env demo test data lint docs bench ci lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+env: $(STAMP) ## make .venv with the pinned packages (the other targets do it by themselves)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(CHECK_PYTHON)
+	@echo "Installing the pinned packages into $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made: is Python's venv module (python3-venv) installed?"; exit 1; }
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP) ## train a small network on real digits, quantize it, print the table, write a report
+	@mkdir -p build/demo
+	@$(DEMO)
+
+test: $(STAMP) ## all tests that need no outside data
+	@$(TEST)
+
+data: $(STAMP) ## the tests on real data; VSQUANT_DATA names its folder
+	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
+	@$(TEST) -m data
+
+lint: $(STAMP) ## ruff, mypy --strict, the layers, spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell
+
+docs: $(STAMP) ## build the pages into build/site
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
+bench: $(STAMP) ## every script in benchmarks/ (hours; results in benchmarks/results)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+ci: ## all that must pass before a change lands, each stage timed
+	@$(CHECK_PYTHON)
+	@$(PYTHON) tools/ci.py
+
+lock: ## resolve constraints.txt anew
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	@build/lock/bin/python tools/lock.py
+
+clean: ## remove what the targets made, .venv aside
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
