@@ -1,0 +1,115 @@
+"""What a checkpoint holds and what a doctor found, in the terminal and as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vsquant.report.numbers import finite_or_none, size_text, time_text
+from vsquant.results import Diagnosis, FindingLevel, Inspection, LayerInspection
+
+_LEVELS: Final[dict[FindingLevel, tuple[str, str]]] = {
+    "ok": ("ok", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warning", "yellow"),
+    "error": ("error", "bold red"),
+}
+
+
+def render_inspection(inspection: Inspection) -> RenderableType:
+    """One line per layer beneath the checkpoint's totals."""
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name in ("layer", "spec", "shape"):
+        shown.add_column(name, overflow="fold")
+    for name in ("weights", "bytes", "bits/weight", "σ codes used", "SQNR dB"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    if any(layer.note for layer in inspection.layers):
+        shown.add_column("note", overflow="fold", ratio=1)
+    for layer in inspection.layers:
+        shown.add_row(*_layer_cells(layer), *([Text(layer.note, style="dim")] if len(shown.columns) > 8 else []))
+    return Group(_inspection_title(inspection), shown)
+
+
+def inspection_to_json(inspection: Inspection) -> dict[str, Any]:
+    """The inspection as plain values, with the derived bits per weight."""
+    layers = [
+        dataclasses.asdict(layer)
+        | {
+            "shape": list(layer.shape),
+            "bits_per_weight": layer.bits_per_weight,
+            "sqnr_db": None if layer.sqnr_db is None else finite_or_none(layer.sqnr_db),
+        }
+        for layer in inspection.layers
+    ]
+    totals = {
+        "elements": inspection.elements,
+        "stored_bytes": inspection.stored_bytes,
+        "bits_per_weight": inspection.bits_per_weight,
+    }
+    return dataclasses.asdict(inspection) | {"layers": layers} | totals
+
+
+def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
+    """One line per finding, then the estimates and the verdict."""
+    shown = RichTable(box=None, show_header=False, pad_edge=False, collapse_padding=True)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    shown.add_column(overflow="fold", ratio=1)
+    for finding in diagnosis.findings:
+        label, style = _LEVELS[finding.level]
+        shown.add_row(Text(label, style=style), Text(finding.layer or "", style="bold"), Text(finding.text))
+    title = Text(f"{diagnosis.model}  {diagnosis.spec}", style="bold")
+    return Group(title, shown, *(Text(line) for line in _estimates(diagnosis)), _verdict(diagnosis))
+
+
+def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain values."""
+    findings = [dataclasses.asdict(finding) for finding in diagnosis.findings]
+    return dataclasses.asdict(diagnosis) | {"findings": findings, "passed": diagnosis.passed}
+
+
+def _inspection_title(inspection: Inspection) -> Text:
+    title = Text(inspection.path, style="bold")
+    title.append(
+        f"\n{inspection.architecture}; {size_text(inspection.file_bytes)} on disk; "
+        f"{inspection.elements:,} quantized weights at {inspection.bits_per_weight:.2f} bits each "
+        f"({size_text(inspection.stored_bytes)}), {size_text(inspection.float_bytes)} in float",
+        style="not bold",
+    )
+    return title
+
+
+def _layer_cells(layer: LayerInspection) -> list[Text]:
+    used = "" if layer.scale_codes_used is None else f"{layer.scale_codes_used} of {layer.scale_codes_total}"
+    return [
+        Text(layer.name),
+        Text(layer.spec),
+        Text("×".join(str(length) for length in layer.shape)),
+        Text(f"{layer.elements:,}"),
+        Text(f"{layer.stored_bytes:,}"),
+        Text(f"{layer.bits_per_weight:.2f}"),
+        Text(used),
+        Text("" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"),
+    ]
+
+
+def _estimates(diagnosis: Diagnosis) -> list[str]:
+    estimates = []
+    if diagnosis.peak_memory_bytes is not None:
+        estimates.append(f"memory, about: {size_text(diagnosis.peak_memory_bytes)}")
+    if diagnosis.seconds is not None:
+        estimates.append(f"time, about: {time_text(diagnosis.seconds)}")
+    return estimates
+
+
+def _verdict(diagnosis: Diagnosis) -> Text:
+    if not diagnosis.passed:
+        errors = sum(finding.level == "error" for finding in diagnosis.findings)
+        return Text(f"{errors} error{'s' if errors > 1 else ''}: this will not quantize as asked", style="bold red")
+    warnings = sum(finding.level == "warning" for finding in diagnosis.findings)
+    return Text(f"can be quantized; {warnings or 'no'} warning{'' if warnings == 1 else 's'}", style="bold green")
