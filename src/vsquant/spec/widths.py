@@ -32,7 +32,7 @@ def product_shift(weight: IntegerFormat, activation: IntegerFormat, product_bits
 
 
 def round_scale_product(product: int, shift: int, product_bits: int | None) -> int:
-    """The rho of eq. (8): one product of two vector scales, rounded half up and saturated to P bits; exact at shift 0."""
+    """The rho of eq. (8): a product of two vector scales rounded half up and held to P bits; exact at shift 0."""
     if shift == 0 or product_bits is None:
         return product
     return min((product + (1 << (shift - 1))) >> shift, (1 << product_bits) - 1)
