@@ -1,0 +1,79 @@
+"""Quantized convolutions: vectors along the input channels at each kernel position."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsquant.errors import ShapeError, SpecError
+from vsquant.nn.geometry import ConvGeometry
+from vsquant.nn.layer import QuantLayer
+from vsquant.nn.rounded_products import rounded_conv
+from vsquant.nn.weights import QuantizedWeight
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+
+class _QuantConv(QuantLayer):
+    """Convolutions of any number of spatial dimensions."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        bias: Tensor | None,
+        activation_range: Tensor | None,
+        geometry: ConvGeometry,
+    ) -> None:
+        if spec.gamma == "token":
+            raise SpecError(f"layer {name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
+        super().__init__(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=weight_shape,
+            activation_range=activation_range,
+        )
+        self.geometry = geometry
+        self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (N, C, *spatial) to (N, K, *spatial'); a missing sample dimension is allowed, as in PyTorch."""
+        spatial = len(self.geometry.kernel)
+        if x.dim() == spatial + 1:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        if x.dim() != spatial + 2:
+            raise ShapeError(
+                f"input of layer {self.name!r} must have {spatial + 2} dimensions (N, C, {spatial} spatial), "
+                f"not {x.dim()}"
+            )
+        self._check_channels(x.shape[1], self.in_channels)
+        last = x.movedim(1, -1).to(torch.float32)
+        rows = last.reshape(x.shape[0], -1, self.in_channels // self.geometry.groups)
+        if self.spec.product_bits is None:
+            quantized = self._fake_quantize_input(rows).view(last.shape).movedim(-1, 1)
+            y = self._convolve(self.geometry.pad(quantized))
+        else:
+            y = rounded_conv(
+                self._quantize_input(rows), last.shape, self.quantized_weight, self.bias, self.spec, self.geometry
+            )
+        return y.to(x.dtype)
+
+    def _convolve(self, padded: Tensor) -> Tensor:
+        convolve = F.conv2d if len(self.geometry.kernel) == 2 else F.conv1d
+        geometry = self.geometry
+        return convolve(padded, self.weight, self.bias, geometry.stride, 0, geometry.dilation, geometry.groups)
+
+
+class QuantConv1d(_QuantConv):
+    """A convolution over (N, C, L)."""
+
+
+class QuantConv2d(_QuantConv):
+    """A convolution over (N, C, H, W)."""

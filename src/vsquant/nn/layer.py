@@ -1,0 +1,154 @@
+"""What all quantized layers with weights have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from vsquant import kernels
+from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError
+from vsquant.nn.weights import QuantizedWeight
+from vsquant.spec.formats import IntegerFormat, TensorFormat
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+WEIGHT_STATE: Final = ("weight_codes", "weight_vector_scale", "weight_coarse_scale", "weight_values")
+
+
+class QuantLayer(nn.Module):
+    """A layer whose weight is integers and scales and whose input is quantized as it arrives.
+
+    Invariants: ``weight`` is the float32 value of the integers (eq. 6) and is not part of the state; the integers and
+    scales are buffers and are (``state_dict``). Scales, ranges and arithmetic stay float32 whatever dtype the model is
+    moved to; outputs have the dtype of the input. ``spec`` is the one in force, with the signedness that calibration
+    found.
+    """
+
+    weight: Tensor
+    weight_codes: Tensor | None
+    weight_vector_scale: Tensor | None
+    weight_coarse_scale: Tensor | None
+    weight_values: Tensor | None
+    activation_range: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        activation_range: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.spec = spec
+        self.scale_mode: ScaleMode = scale_mode
+        self.weight_shape = weight_shape
+        self.register_buffer("weight_codes", weight.codes)
+        self.register_buffer("weight_vector_scale", weight.vector_scale)
+        self.register_buffer("weight_coarse_scale", weight.coarse_scale)
+        self.register_buffer("weight_values", weight.values)
+        self.register_buffer("activation_range", activation_range)
+        self.register_buffer("weight", weight.dequantize(weight_shape), persistent=False)
+        self.register_load_state_dict_post_hook(_refresh_weight)  # type: ignore[no-untyped-call]  # torch's own
+        _require_range(self)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output for ``x``, in the dtype of ``x``."""
+
+    @property
+    def quantized_weight(self) -> QuantizedWeight:
+        """The weight as stored."""
+        return QuantizedWeight(
+            codes=self.weight_codes,
+            vector_scale=self.weight_vector_scale,
+            coarse_scale=self.weight_coarse_scale,
+            values=self.weight_values,
+        )
+
+    def extra_repr(self) -> str:
+        """The spec, for ``print(model)``."""
+        return f"{self.spec}, weight={tuple(self.weight_shape)}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLayer:
+        """Devices are followed, dtypes are not: the arithmetic of the format is float32."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        return self
+
+    def _fake_quantize_input(self, x: Tensor) -> Tensor:
+        """Eqs. (1)-(6) on float32 ``x`` (samples, rows, length); ``x`` itself where activations stay float."""
+        fmt = self.spec.activation
+        if fmt is None:
+            return x
+        try:
+            return kernels.fake_quantize(
+                x,
+                fmt,
+                share=share_of(self.spec),
+                coarse_range=self.activation_range,
+                scale_mode=activation_scale_mode(self.scale_mode),
+            )
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"input of layer {self.name!r}: {error}") from error
+
+    def _quantize_input(self, x: Tensor) -> kernels.QuantizedTensor:
+        """Eqs. (1)-(5) on float32 ``x`` (samples, rows, length)."""
+        assert isinstance(self.spec.activation, IntegerFormat)
+        try:
+            return kernels.quantize(
+                x,
+                self.spec.activation,
+                share=share_of(self.spec),
+                coarse_range=self.activation_range,
+                scale_mode=activation_scale_mode(self.scale_mode),
+            )
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"input of layer {self.name!r}: {error}") from error
+
+    def _check_channels(self, given: int, expected: int) -> None:
+        if given != expected:
+            raise ShapeError(f"input of layer {self.name!r} must have {expected} channels, not {given}")
+
+
+def share_of(spec: LayerSpec) -> kernels.Share:
+    """What one activation gamma spans: each row under ``-token``, otherwise the whole sample."""
+    return "row" if spec.gamma == "token" else "group"
+
+
+def activation_scale_mode(scale_mode: ScaleMode) -> ScaleMode:
+    """The scale mode of activations: ``search`` is for weights only, activations then requantize."""
+    return "requantize" if scale_mode == "search" else scale_mode
+
+
+def needs_range(spec: LayerSpec) -> bool:
+    """Whether a layer of this spec needs a calibrated activation range: a static coarse scale."""
+    return has_static_scale(spec.activation) and not spec.is_dynamic
+
+
+def has_static_scale(fmt: TensorFormat | None) -> bool:
+    """Whether the format has a coarse scale that calibration could fix."""
+    return isinstance(fmt, IntegerFormat) and fmt.scale not in ("fp16", "fp32")
+
+
+def _require_range(layer: QuantLayer) -> None:
+    if needs_range(layer.spec) and layer.activation_range is None:
+        raise CalibrationError(
+            f"layer {layer.name!r} has a static activation scale ({layer.spec}), so it must be calibrated: "
+            "give calibration data, or use -tensor or -token"
+        )
+
+
+def _refresh_weight(module: nn.Module, _: object) -> None:
+    assert isinstance(module, QuantLayer)
+    module.weight = module.quantized_weight.dequantize(module.weight_shape)

@@ -1,0 +1,88 @@
+"""Quantized linear layers and embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsquant.nn.layer import QuantLayer
+from vsquant.nn.rounded_products import rounded_linear
+from vsquant.nn.weights import QuantizedWeight
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+
+class QuantLinear(QuantLayer):
+    """A linear layer: inputs (..., C), vectors along C; dim 0 is the samples wherever there is more than one dim."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        bias: Tensor | None,
+        activation_range: Tensor | None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=weight_shape,
+            activation_range=activation_range,
+        )
+        self.out_features, self.in_features = weight_shape
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (..., C) to (..., K)."""
+        self._check_channels(x.shape[-1], self.in_features)
+        rows = samples_rows(x).to(torch.float32)
+        if self.spec.product_bits is None:
+            y = F.linear(self._fake_quantize_input(rows), self.weight, self.bias)
+        else:
+            y = rounded_linear(self._quantize_input(rows), self.quantized_weight, self.bias, self.spec)
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+
+class QuantEmbedding(QuantLayer):
+    """An embedding table: vectors along embedding_dim, gamma per row; indices are not quantized."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        padding_idx: int | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=weight_shape,
+            activation_range=None,
+        )
+        self.num_embeddings, self.embedding_dim = weight_shape
+        self.padding_idx = padding_idx
+        self.output_dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the float layer."""
+        return F.embedding(x, self.weight, self.padding_idx).to(self.output_dtype)
+
+
+def samples_rows(x: Tensor) -> Tensor:
+    """(..., C) as (samples, rows, C): dim 0 is the samples, the dims between are rows; one vector is one sample."""
+    if x.dim() == 1:
+        return x.view(1, 1, -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])

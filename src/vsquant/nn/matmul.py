@@ -1,0 +1,102 @@
+"""Quantized matrix products of two activations, as in attention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vsquant import kernels
+from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, SpecError
+from vsquant.nn.layer import activation_scale_mode, needs_range, share_of
+from vsquant.nn.rounded_products import rounded_matmul
+from vsquant.reference.integer_linear import product_shift
+from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+
+class QuantMatmul(nn.Module):
+    """``a @ b`` with both operands in the spec's activation format, vectors along the contracted dimension.
+
+    ``a`` is (N, H, M, K), ``b`` is (N, H, K, L); gamma is per head H (of one sample where it is found at run time, per
+    row of ``a`` and column of ``b`` under ``-token``). ``unsigned_a`` marks operands that are never negative by
+    construction (attention probabilities).
+    """
+
+    range_a: Tensor | None
+    range_b: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        unsigned_a: bool,
+        ranges: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        super().__init__()
+        if spec.activation is None:
+            raise SpecError(
+                f"matmul {name!r}: both operands are activations, so the spec must quantize them, not {spec}"
+            )
+        if needs_range(spec) and ranges is None:
+            raise CalibrationError(f"matmul {name!r} has static activation scales ({spec}), so it must be calibrated")
+        self.name = name
+        self.spec = spec
+        self.scale_mode: ScaleMode = scale_mode
+        self.format_a, self.format_b = operand_formats(spec.activation, unsigned_a=unsigned_a)
+        self.register_buffer("range_a", None if ranges is None else ranges[0])
+        self.register_buffer("range_b", None if ranges is None else ranges[1])
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a`` (N, H, M, K) times ``b`` (N, H, K, L), in the dtype of ``a``."""
+        operands = (
+            (a.to(torch.float32), self.format_a, self.range_a),
+            (b.transpose(-1, -2).to(torch.float32), self.format_b, self.range_b),
+        )
+        if self.spec.product_bits is None:
+            left, right = (self._fake_quantize(*operand) for operand in operands)
+            return (left @ right.transpose(-1, -2)).to(a.dtype)
+        left_codes, right_codes = (self._quantize(*operand) for operand in operands)
+        assert isinstance(self.format_a, IntegerFormat) and isinstance(self.format_b, IntegerFormat)
+        shift = product_shift(self.format_a, self.format_b, self.spec.product_bits)
+        y = rounded_matmul(left_codes, right_codes, shift=shift, product_bits=self.spec.product_bits)
+        return y.view(*a.shape[:-1], b.shape[-1]).to(a.dtype)
+
+    def extra_repr(self) -> str:
+        """The spec, for ``print(model)``."""
+        return str(self.spec)
+
+    def _fake_quantize(self, x: Tensor, fmt: TensorFormat, range_: Tensor | None) -> Tensor:
+        mode = activation_scale_mode(self.scale_mode)
+        try:
+            rows = kernels.fake_quantize(
+                x.flatten(0, 1), fmt, share=share_of(self.spec), coarse_range=_per_group(range_, x), scale_mode=mode
+            )
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
+        return rows.view(x.shape)
+
+    def _quantize(self, x: Tensor, fmt: TensorFormat, range_: Tensor | None) -> kernels.QuantizedTensor:
+        assert isinstance(fmt, IntegerFormat)
+        mode = activation_scale_mode(self.scale_mode)
+        try:
+            return kernels.quantize(
+                x.flatten(0, 1), fmt, share=share_of(self.spec), coarse_range=_per_group(range_, x), scale_mode=mode
+            )
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
+
+
+def operand_formats(fmt: TensorFormat, *, unsigned_a: bool) -> tuple[TensorFormat, TensorFormat]:
+    """The formats of both operands: signed, except ``a`` where it is never negative."""
+    if isinstance(fmt, FloatFormat):
+        return fmt, fmt
+    return replace(fmt, signed=not unsigned_a), replace(fmt, signed=True)
+
+
+def _per_group(range_: Tensor | None, x: Tensor) -> Tensor | None:
+    """A range per head as a range per (sample, head)."""
+    return None if range_ is None else range_.repeat(x.shape[0])
