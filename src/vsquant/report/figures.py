@@ -119,10 +119,8 @@ def _figure(panels: int) -> Figure:
 
 
 def _ink_style(ink: str) -> dict[str, str]:
-    return {
-        key: ink
-        for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
-    }
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
+    return dict.fromkeys(inked, ink)
 
 
 def _svg(table: Table, panel: Callable[[Axes, Table, str], None], prefix: str) -> str:
@@ -150,10 +148,10 @@ def _legend(figure: Figure, axes: Axes) -> None:
 def _draw_metric(axes: Axes, table: Table, ink: str) -> None:
     """Bars from zero with the metric's standard error; points on a logarithmic axis where values span decades."""
     values = [cell.scores.value() for cell in (table.baseline, *table.cells.values())]
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if math.isfinite(value)] or [1.0]
     logarithmic = not table.higher_is_better and max(finite) > _LOG_RATIO * max(min(finite), 1e-9)
     for column, places, records in _series(table):
-        heights = [record.scores.value() for _, record in records]
+        heights = [_finite(record.scores.value(), math.nan) for _, record in records]
         errors = [_finite(record.scores.standard_error()) for _, record in records]
         colour = column_colours(table.columns)[column]
         label = column_title(column)
@@ -205,7 +203,7 @@ def _mark_beyond(axes: Axes, place: float, text: str, colour: str, downwards: bo
     axes.text(
         place,
         0.05 if downwards else 0.95,
-        text.split("±")[0],
+        text.partition("±")[0],
         color=colour,
         transform=transform,
         ha="center",
@@ -253,5 +251,5 @@ def _label(axes: Axes, table: Table, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _finite(error: float) -> float:
-    return error if math.isfinite(error) else 0.0
+def _finite(value: float, otherwise: float = 0.0) -> float:
+    return value if math.isfinite(value) else otherwise

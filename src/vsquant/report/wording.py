@@ -23,15 +23,15 @@ WORDS: Final = (
     ("W/A", "bits of one weight / of one activation; U means unsigned activations, used where they are never negative"),
     (
         "vector",
-        "V consecutive elements along the reduction dimension that share one scale; V is 16 unless a spec says otherwise",
+        "V consecutive elements along the reduction dimension that share one scale; V = 16 unless stated",
     ),
     ("S=4/6", "bits of one vector's scale: 4 for weights, 6 for activations, under one floating-point coarse scale"),
     ("S=fp32", "vector scales kept in floating point, without a coarse scale: what integer scales approximate"),
     (
         "per-channel",
         (
-            "the conventional baseline: one floating-point scale per output channel of the weights and one per activation "
-            "tensor, with the calibrators that did best on calibration data"
+            "the conventional baseline: one floating-point scale per output channel of the weights and one per "
+            "activation tensor, with the calibrators that did best on calibration data"
         ),
     ),
     (
@@ -108,7 +108,7 @@ def per_channel_note(table: Table) -> str:
 
 
 def contrast(table: Table) -> Contrast | None:
-    """The row where integer vector scales (the widest such column) gain most on per-channel; None if no row has both."""
+    """The row where integer vector scales (the widest such column) gain most on per-channel, if any row has both."""
     found = [made for row in table.rows if (made := _row_contrast(table, row)) is not None]
     sign = 1 if table.higher_is_better else -1
     return max(found, key=lambda made: sign * made.difference.value, default=None)
