@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from vsquant.errors import ShapeError, SpecError
 from vsquant.reference.integer_formats import (
     F32,
     Codes,
@@ -76,23 +75,20 @@ def quantize_float(
     fmt: FloatFormat,
     share: Share = "row",
     *,
-    coarse_range: PerGroup | float | None = None,
     name: str = "x",
 ) -> FloatQuantized:
     """Quantize rows of float32 to a comparison format.
 
-    A tensor scale (nvfp4) spans what ``share`` says: each row, or the whole array. ``coarse_range`` is a calibrated
-    range, one per row or one in all, that replaces the maximum there.
+    A tensor scale (nvfp4) spans what ``share`` says: each row, or the whole array.
 
     Raises:
-        ShapeError: ``x`` is not a two-dimensional float32 array, or ``coarse_range`` fits neither rows nor the tensor.
+        ShapeError: ``x`` is not a two-dimensional float32 array.
         NonFiniteError: ``x`` holds NaN or Inf; the message says ``name``.
         ScaleRangeError: a non-zero fp16 scale would be zero, subnormal or infinite; the message names the channel.
-        SpecError: ``coarse_range`` is given to a format without a tensor scale.
     """
     blocks = split_vectors(checked(x, name), fmt.vector_size)
     largest: PerVector = np.abs(blocks).max(axis=2, initial=0)
-    coarse = _tensor_scale(largest, fmt, share, coarse_range)
+    coarse = _tensor_scale(largest, fmt, share)
     scale = _block_scale(largest, coarse, fmt, name)
     step = _step(scale, coarse)
     codes = np.where(step > 0, encode_elements(_divided(blocks, step), fmt), 0)
@@ -155,21 +151,11 @@ def _block_scale(largest: PerVector, coarse: PerGroup | None, fmt: FloatFormat, 
     return rounded
 
 
-def _tensor_scale(
-    largest: PerVector, fmt: FloatFormat, share: Share, coarse_range: PerGroup | float | None
-) -> PerGroup | None:
-    """Tensor scale g = fl(alpha / (6 * 448)), alpha over what ``share`` says or a calibrated range."""
+def _tensor_scale(largest: PerVector, fmt: FloatFormat, share: Share) -> PerGroup | None:
+    """Tensor scale g = fl(alpha / (6 * 448)), alpha over what ``share`` says."""
     if not fmt.tensor_scale:
-        if coarse_range is not None:
-            raise SpecError(f"coarse_range must be left out for {fmt.name}, which has no tensor scale")
         return None
-    if coarse_range is None:
-        alpha = shared_max(largest, share)
-    else:
-        alpha = np.atleast_1d(np.asarray(coarse_range, dtype=F32))
-        if alpha.shape not in ((1,), (len(largest),)) or not (np.isfinite(alpha) & (alpha > 0)).all():
-            raise ShapeError(f"coarse_range must be positive, one or one per row ({len(largest)}), not {coarse_range}")
-    scale: PerGroup = alpha / (E2M1_VALUES[-1] * E4M3_VALUES[-1])
+    scale: PerGroup = shared_max(largest, share) / (E2M1_VALUES[-1] * E4M3_VALUES[-1])
     return scale
 
 

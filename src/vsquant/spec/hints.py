@@ -62,6 +62,6 @@ _HEADS: Final = (
     (r"a([0-9]+)(u?)w([0-9]+)$", r"weights come first; write 'w\3a\1\2'"),
     (r"w[0-9]+u", "weights are always signed; u belongs to the activation, as in w4a4u"),
     (r"w([0-9]+)a([0-9]+)(u?)/", r"scales are written '-s4/6'; write 'w\1a\2\3-s…/…'"),
-    (r"w([0-9]+)[\s_]*a([0-9]+)(u?)[\s_]", r"join the parts with '-', without spaces: 'w\1a\2\3-…'"),
+    (r"(?=.*[\s_])w([0-9]+)[\s_]*a([0-9]+)(u?)", r"join the parts with '-', without spaces: 'w\1a\2\3-…'"),
     (r"w([0-9]+)a([0-9]+)(u?)([svptfg].*)", r"write 'w\1a\2\3-\4'"),
 )

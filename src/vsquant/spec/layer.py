@@ -108,8 +108,11 @@ class LayerSpec:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether input data must be seen first: for a static coarse scale, or to learn where `u` applies."""
-        if self.activation is None:
+        """Whether input data must be seen first: for a static coarse scale, or to learn where ``u`` applies.
+
+        Comparison formats find every scale in the values themselves.
+        """
+        if not isinstance(self.activation, IntegerFormat):
             return False
         static = self.activation.has_coarse_scale and not self.is_dynamic
         return static or not self.activation.signed
