@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(CHECK_PYTHON)
 	@echo "Installing the pinned packages into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made: is Python's venv module (python3-venv) installed?"; exit 1; }
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
@@ -65,7 +65,7 @@ ci: ## all that must pass before a change lands, each stage timed
 	@$(PYTHON) tools/ci.py
 
 lock: ## resolve constraints.txt anew
-	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install -qq --disable-pip-version-check uv
 	@build/lock/bin/python tools/lock.py
 
 clean: ## remove what the targets made, .venv aside
