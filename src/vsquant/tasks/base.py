@@ -72,6 +72,12 @@ class Task(ABC):
     published: str | None = None
     """Key of the published table that this is the poster's own task for."""
 
+    def prepare(self, progress: Progress = silent) -> None:  # noqa: B027
+        """Do once what takes long before a first model can be had (train it); most tasks have nothing to do.
+
+        What it makes is kept, and every other method does the same silently where this was not called.
+        """
+
     @abstractmethod
     def load_model(self) -> nn.Module:
         """A fresh float32 model in evaluation mode, at every call."""
