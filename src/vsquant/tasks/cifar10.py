@@ -17,7 +17,7 @@ from vsquant.tasks.classification import ClassificationTask
 from vsquant.tasks.fingerprints import sha256_of_arrays, sha256_of_model
 from vsquant.tasks.models.cifar_resnet import CifarResNet
 from vsquant.tasks.pixels import Normalisation
-from vsquant.tasks.textfiles import data_folder
+from vsquant.tasks.textfiles import data_folder, fixed_order
 from vsquant.tasks.weights import load_weights, read_safetensors
 
 DEPTHS: Final[Mapping[str, int]] = {"cifar10": 20, "cifar10-resnet32": 32}
@@ -40,7 +40,11 @@ class CifarImages:
 
 
 class Cifar10Task(ClassificationTask):
-    """The first 5,000 images of the test set to evaluate on, the others, from the last on, to calibrate with."""
+    """5,000 images of the test set to evaluate on, the other 5,000 to calibrate with.
+
+    They are the first and the last 5,000 of one fixed random order: the archive itself is sorted by class, so that its
+    own halves have no class in common.
+    """
 
     source = (
         "Images: CIFAR-10 test set (Krizhevsky 2009, no explicit licence), JPEG-compressed at the source they were "
@@ -93,10 +97,11 @@ class Cifar10Task(ClassificationTask):
     def _split(self) -> tuple[CifarImages, CifarImages]:
         if self._images is None:
             pixels, labels = _read(self._archive)
-            cut = EVALUATION_IMAGES
+            order = fixed_order(len(labels))
+            evaluation, calibration = order[:EVALUATION_IMAGES], order[EVALUATION_IMAGES:]
             self._images = (
-                CifarImages(pixels[cut:][::-1].copy(), labels[cut:][::-1].copy()),
-                CifarImages(pixels[:cut], labels[:cut]),
+                CifarImages(pixels[calibration], labels[calibration]),
+                CifarImages(pixels[evaluation], labels[evaluation]),
             )
         return self._images
 
