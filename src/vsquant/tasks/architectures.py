@@ -29,7 +29,7 @@ def build(architecture: Mapping[str, str]) -> nn.Module:
         DataError: the family is not one vsquant knows, or what the architecture says of it is missing or malformed.
         MissingExtraError: the family's package is not installed.
     """
-    family = architecture.get("family")
+    family = architecture.get("family", "")
     if family not in FAMILIES:
         raise DataError(
             f"the family of an architecture must be one of {', '.join(FAMILIES)}, not {family!r}; "

@@ -15,12 +15,10 @@ from vsquant.tasks.base import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFactory:
-    """Where a task's class is, and what the task needs of its user."""
+    """Where a task's class is."""
 
     module: str
     class_name: str
-    needs_data: bool = True
-    needs_model: bool = False
 
     def __call__(self, name: str, *, data: Path | None, model: str | None) -> Task:
         """The task ``name``; raises `DataError` where its data or model is missing."""
@@ -34,11 +32,11 @@ _CIFAR10: Final = TaskFactory(module="vsquant.tasks.cifar10", class_name="Cifar1
 
 TASKS: Final[Mapping[str, TaskFactory]] = MappingProxyType(
     {
-        "digits": TaskFactory(module="vsquant.tasks.digits", class_name="DigitsTask", needs_data=False),
+        "digits": TaskFactory(module="vsquant.tasks.digits", class_name="DigitsTask"),
         "squad-minilm": _SQUAD,
         "squad-bert-base": _SQUAD,
         "squad-bert-large": _SQUAD,
-        "imagenet": TaskFactory(module="vsquant.tasks.imagenet", class_name="ImagenetTask", needs_model=True),
+        "imagenet": _IMAGENET,
         "imagenet-resnet50": _IMAGENET,
         "imagenet-efficientnet-lite0": _IMAGENET,
         "cifar10": _CIFAR10,
@@ -57,8 +55,4 @@ def create_task(name: str, *, data: Path | None = None, model: str | None = None
     factory = TASKS.get(name)
     if factory is None:
         raise DataError(f"task must be one of {', '.join(TASKS)}, not {name!r}")
-    if factory.needs_data and data is not None and not data.is_dir():
-        raise DataError(f"the data folder of task {name!r} must be an existing folder, not {str(data)!r}")
-    if factory.needs_model and model is None:
-        raise DataError(f"task {name!r} needs a model: give its hub id or local folder (--model MODEL)")
     return factory(name, data=data, model=model)
