@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError
 from vsquant.nn.weights import QuantizedWeight
+from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import IntegerFormat, TensorFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 
@@ -124,11 +125,6 @@ class QuantLayer(nn.Module):
 def share_of(spec: LayerSpec) -> kernels.Share:
     """What one activation gamma spans: each row under ``-token``, otherwise the whole sample."""
     return "row" if spec.gamma == "token" else "group"
-
-
-def activation_scale_mode(scale_mode: ScaleMode) -> ScaleMode:
-    """The scale mode of activations: ``search`` is for weights only, activations then requantize."""
-    return "requantize" if scale_mode == "search" else scale_mode
 
 
 def needs_range(spec: LayerSpec) -> bool:

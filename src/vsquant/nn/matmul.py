@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, SpecError
-from vsquant.nn.layer import activation_scale_mode, needs_range, share_of
+from vsquant.nn.layer import needs_range, share_of
 from vsquant.nn.rounded_products import rounded_matmul
-from vsquant.reference.integer_linear import product_shift
+from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.spec.widths import product_shift
 
 
 class QuantMatmul(nn.Module):
@@ -61,7 +62,7 @@ class QuantMatmul(nn.Module):
             return (left @ right.transpose(-1, -2)).to(a.dtype)
         left_codes, right_codes = (self._quantize(*operand) for operand in operands)
         assert isinstance(self.format_a, IntegerFormat) and isinstance(self.format_b, IntegerFormat)
-        shift = product_shift(self.format_a, self.format_b, self.spec.product_bits)
+        shift = product_shift(self.format_b, self.format_a, self.spec.product_bits)
         y = rounded_matmul(left_codes, right_codes, shift=shift, product_bits=self.spec.product_bits)
         return y.view(*a.shape[:-1], b.shape[-1]).to(a.dtype)
 

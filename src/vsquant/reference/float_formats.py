@@ -19,6 +19,7 @@ from vsquant.reference.integer_formats import (
     Rows,
     Share,
     checked,
+    join_vectors,
     shared_max,
     split_vectors,
     to_fp16,
@@ -66,8 +67,7 @@ class FloatQuantized:
     def dequantize(self) -> Rows:
         """x^ = fl(element * scale), scale = fl(s * g) under a tensor scale g."""
         values: Floats = decode_elements(self.codes, self.format) * _step(self.vector_scale, self.coarse_scale)
-        rows, blocks, size = self.codes.shape
-        return values.reshape(rows, blocks * size)[:, : self.length]
+        return join_vectors(values, self.length)
 
 
 def quantize_float(

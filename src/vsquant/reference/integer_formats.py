@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, Shaped
 
 from vsquant.errors import NonFiniteError, ScaleRangeError, ShapeError, SpecError
 from vsquant.spec.formats import IntegerFormat
@@ -43,10 +43,9 @@ class Quantized:
     def dequantize(self) -> Rows:
         """Eq. (6): x^ = fl(q * fl(sigma*gamma)); fl(q*s) where there is only one level."""
         scale = element_scale(self.vector_scale, self.coarse_scale)
-        values: Float32[np.ndarray, "rows padded"] = (self.codes.astype(F32) * scale[..., None]).reshape(
-            len(self.codes), -1
-        )
-        return values[:, : self.length]
+        with np.errstate(over="ignore", invalid="ignore"):
+            values: Vectors = self.codes.astype(F32) * scale[..., None]
+        return join_vectors(values, self.length)
 
 
 def quantize_integer(
@@ -110,7 +109,9 @@ def _conventional(
     return Quantized(format=fmt, length=length, codes=codes, vector_scale=None, coarse_scale=step)
 
 
-def split_vectors(x: Rows, vector_size: int | None) -> Vectors:
+def split_vectors(
+    x: Shaped[np.ndarray, "rows length"], vector_size: int | None
+) -> Shaped[np.ndarray, "rows vectors V"]:
     """Cut rows into vectors of V, the tail padded with zeros; one vector a row where V is None."""
     rows, length = x.shape
     size = max(length, 1) if vector_size is None else vector_size
@@ -118,6 +119,12 @@ def split_vectors(x: Rows, vector_size: int | None) -> Vectors:
     padded = np.zeros((rows, count * size), dtype=x.dtype)
     padded[:, :length] = x
     return padded.reshape(rows, count, size)
+
+
+def join_vectors(vectors: Shaped[np.ndarray, "rows vectors V"], length: int) -> Shaped[np.ndarray, "rows length"]:
+    """Rows of ``length`` from their vectors, without the tail padding."""
+    rows, count, size = vectors.shape
+    return vectors.reshape(rows, count * size)[:, :length]
 
 
 def vector_maximum(vectors: Vectors, fmt: IntegerFormat) -> PerVector:
@@ -140,7 +147,8 @@ def vector_step(vectors: Vectors, fmt: IntegerFormat) -> PerVector:
 def element_codes(vectors: Vectors, step: Float32[np.ndarray, "#rows #vectors"], fmt: IntegerFormat) -> Codes:
     """Eq. (3): q = clip(rint(fl(x / s)), qmin, qmax), 0 where s = 0."""
     step = np.broadcast_to(step, vectors.shape[:2])[..., None]
-    ratio = np.divide(vectors, step, out=np.zeros_like(vectors), where=step > 0)
+    with np.errstate(over="ignore"):
+        ratio = np.divide(vectors, step, out=np.zeros_like(vectors), where=step > 0)
     codes: Codes = np.clip(np.rint(ratio), fmt.qmin, fmt.qmax).astype(np.int32)
     return codes
 
@@ -182,7 +190,8 @@ def element_scale(
         return coarse_scale[:, None]
     if coarse_scale is None:
         return vector_scale
-    scale: Float32[np.ndarray, "rows_ vectors_"] = vector_scale.astype(F32) * coarse_scale[:, None]
+    with np.errstate(over="ignore"):
+        scale: Float32[np.ndarray, "rows_ vectors_"] = vector_scale.astype(F32) * coarse_scale[:, None]
     return scale
 
 

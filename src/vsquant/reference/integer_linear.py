@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float32, Int64, Integer
 
 from vsquant.errors import ShapeError, SpecError
-from vsquant.reference.integer_formats import F32, Quantized, Share, quantize_integer, split_vectors
-from vsquant.spec.formats import IntegerFormat
+from vsquant.reference.integer_formats import F32, Quantized, Share, join_vectors, quantize_integer, split_vectors
 from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.spec.widths import integer_operand, product_shift
 
 
 class LinearResult(NamedTuple):
@@ -36,7 +36,8 @@ def linear(
             and no ``activation_range`` (eq. 4's A) is given.
         ShapeError: ``x`` and ``w`` do not reduce over the same length.
     """
-    weight_format, activation_format = integer_formats(spec)
+    weight_format = integer_operand(spec.weight, "weight")
+    activation_format = integer_operand(spec.activation, "activation")
     if spec.gamma == "static" and activation_range is None:
         raise SpecError(f"{spec} has a static gamma: activation_range must be given (or use -tensor or -token)")
     if x.shape[1:] != w.shape[1:]:
@@ -56,17 +57,12 @@ def integer_sum(qx: Quantized, qw: Quantized, product_bits: int | None) -> Int64
     size = qx.format.vector_size or qw.format.vector_size
     codes_x, scale_x = _vectors(qx, size)
     codes_w, scale_w = _vectors(qw, size)
-    shift = product_shift(qx.format, qw.format, product_bits)
+    shift = product_shift(qw.format, qx.format, product_bits)
     S = np.zeros((len(codes_x), len(codes_w)), dtype=np.int64)
     for j in range(codes_x.shape[1]):
         product = scale_x[:, j, None] * scale_w[None, :, j]
         S += round_product(product, shift, product_bits) * (codes_x[:, j] @ codes_w[:, j].T)
     return S
-
-
-def product_shift(a: IntegerFormat, b: IntegerFormat, product_bits: int | None) -> int:
-    """Eq. (8)'s d: how many low bits of the scale product are rounded away (0 = none)."""
-    return 0 if product_bits is None else max(0, a.scale_width_bits + b.scale_width_bits - product_bits)
 
 
 def round_product(p: Integer[np.ndarray, "n k"], shift: int, product_bits: int | None) -> Integer[np.ndarray, "n k"]:
@@ -75,20 +71,6 @@ def round_product(p: Integer[np.ndarray, "n k"], shift: int, product_bits: int |
         return p
     rounded: Integer[np.ndarray, "n k"] = np.minimum((p + (1 << (shift - 1))) >> shift, (1 << product_bits) - 1)
     return rounded
-
-
-def integer_formats(spec: LayerSpec) -> tuple[IntegerFormat, IntegerFormat]:
-    """The weight and activation formats of a spec whose sums are integers.
-
-    Raises:
-        SpecError: the spec has no integer sum; the message says why.
-    """
-    for operand, fmt in (("weights", spec.weight), ("activations", spec.activation)):
-        if not isinstance(fmt, IntegerFormat) or fmt.scale in ("fp16", "fp32"):
-            reason = "stay floating point" if fmt is None else f"have {fmt.scale} scales"
-            raise SpecError(f"{spec} has no integer sum: its {operand} {reason}; use integer vector scales or none")
-    assert isinstance(spec.weight, IntegerFormat) and isinstance(spec.activation, IntegerFormat)
-    return spec.weight, spec.activation
 
 
 def activation_scale_mode(scale_mode: ScaleMode) -> ScaleMode:
@@ -102,5 +84,5 @@ def _vectors(
     """Codes and scales of an operand cut into the other operand's vectors where it has none of its own (sigma = 1)."""
     if q.vector_scale is not None:
         return q.codes.astype(np.int64), q.vector_scale.astype(np.int64)
-    codes = split_vectors(q.codes.reshape(len(q.codes), -1)[:, : q.length], size).astype(np.int64)
+    codes = split_vectors(join_vectors(q.codes, q.length), size).astype(np.int64)
     return codes, np.ones(codes.shape[:2], dtype=np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float32
 
@@ -12,15 +14,16 @@ def conv_weight_rows(
     weight: Float32[np.ndarray, "k c r s"], vector_size: int | None
 ) -> Float32[np.ndarray, "k length"]:
     """Rows (K, R*S*C'), C' = C padded to whole vectors: codes of a row reshape to (R, S, C'/V, V)."""
-    return _pad_channels(np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), vector_size).reshape(len(weight), -1)
+    padded = _pad_channels(weight.transpose(0, 2, 3, 1), vector_size)
+    return padded.reshape(len(weight), math.prod(padded.shape[1:]))
 
 
 def conv_activation_rows(
     x: Float32[np.ndarray, "c h w"], vector_size: int | None
 ) -> Float32[np.ndarray, "positions length"]:
     """One sample's rows (H*W, C'): ``share="tensor"`` gives them the one coarse scale of the sample."""
-    padded = _pad_channels(np.ascontiguousarray(x.transpose(1, 2, 0)), vector_size)
-    return padded.reshape(-1, padded.shape[-1])
+    padded = _pad_channels(x.transpose(1, 2, 0), vector_size)
+    return padded.reshape(math.prod(padded.shape[:2]), padded.shape[2])
 
 
 def _pad_channels(
