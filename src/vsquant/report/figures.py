@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import math
-import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vsquant.errors import MissingExtraError
+from vsquant.report.files import write_whole
 from vsquant.report.numbers import MINUS, difference_text, metric_text
 from vsquant.report.wording import column_family, column_title
 from vsquant.results import CellRecord, Table
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 _INK: Final = "#010203"
 _PAPER_INK: Final = "#222222"
-_WIDTH_INCHES: Final = 5.6
-_HEIGHT_INCHES: Final = 4.3
+_WIDTH_INCHES: Final = 4.9
+_HEIGHT_INCHES: Final = 4.0
 _INTEGER_ENDS: Final = ((0.56, 0.77, 0.93), (0.10, 0.40, 0.72))
 _FP_COLOURS: Final = ("#35a79c", "#00796b")
 _PER_CHANNEL_COLOUR: Final = "#d55e00"
@@ -78,14 +77,9 @@ def write_png(table: Table, path: Path) -> None:
         _draw_drops(right, table, _PAPER_INK)
         _legend(figure, left)
         figure.suptitle(table.title)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                figure.savefig(file, format="png", dpi=160, facecolor="white")
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=160, facecolor="white")
+    write_whole(path, file.getvalue())
 
 
 def column_colours(columns: Sequence[str]) -> dict[str, str]:
@@ -133,7 +127,9 @@ def _svg(table: Table, panel: Callable[[Axes, Table, str], None], prefix: str) -
         panel(axes, table, _INK)
         _legend(figure, axes)
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r'\bid="', f'id="{identity}-', svg)
@@ -191,8 +187,8 @@ def _draw_drops(axes: Axes, table: Table, ink: str) -> None:
     axes.axhline(0, color=ink, linestyle="--", linewidth=1, label="float")
     axes.set_ylim(low, high)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
-    points = " points" if table.unit == "%" else ""
-    _label(axes, table, f"{table.metric} minus float{points} ± paired standard error")
+    points = " in points" if table.unit == "%" else ""
+    _label(axes, table, f"{table.metric} minus float{points}, ± paired standard error")
 
 
 def _mark_beyond(axes: Axes, place: float, text: str, colour: str, downwards: bool) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
 
 from vsquant.report.figures import Picture
+from vsquant.report.files import write_whole
 from vsquant.report.html_layers import layer_sections
 from vsquant.report.numbers import difference_text, error_text, metric_text, time_text
 from vsquant.report.style import CSS
@@ -53,15 +52,7 @@ def to_html(tables: Sequence[Table], pictures: Mapping[int, Sequence[Picture]] |
 
 def write_html(path: Path, tables: Sequence[Table], pictures: Mapping[int, Sequence[Picture]] | None = None) -> None:
     """Write `to_html` to ``path``, whole or not at all; raises `OSError` where it cannot be written."""
-    text = to_html(tables, pictures)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, to_html(tables, pictures).encode())
 
 
 def _section(table: Table, pictures: Sequence[Picture], index: int) -> str:

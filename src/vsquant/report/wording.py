@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -122,7 +123,7 @@ def headline(table: Table) -> str:
         return f"{table.title}: float {table.metric} {reference}"
     sign = 1 if table.higher_is_better else -1
     gain, error = sign * found.difference.value, found.difference.standard_error
-    if not gain > 2 * error:
+    if not (gain == math.inf or gain > 2 * error):
         return f"On {table.title} no row tells per-vector from per-channel scales beyond two standard errors"
     vector = metric_text(found.vector.scores.value(), table.unit)
     channel = metric_text(found.per_channel.scores.value(), table.unit)
