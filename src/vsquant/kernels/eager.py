@@ -43,7 +43,7 @@ def fake_quantize(x: Tensor, coarse_range: Tensor | None, fmt: TensorFormat, sha
     """Dequantized values x^ of eq. (6), shape and dtype of ``x``; computed in float32 whatever the dtype."""
     x32 = x.detach().to(torch.float32).contiguous()
     if isinstance(fmt, FloatFormat):
-        return float_values(x32, fmt, share).to(x.dtype)
+        return float_values(x32, fmt, share).to(x.dtype).contiguous()
     padded = pad_tail(x32, fmt.vector_size)
     vectors = _vectors(padded, fmt)
     scales = _scales(vectors, coarse_range, fmt, share, scale_mode)
@@ -62,9 +62,10 @@ def quantize(
     codes = torch.empty_like(vectors, dtype=torch.int8 if fmt.qmax < 128 else torch.int16)
     for source, target, divisor, _ in _blocks(vectors, codes, scales):
         target.copy_(torch.div(source, divisor).round_().clamp_(fmt.qmin, fmt.qmax))
-    if scales.coarse_scale is not None:
-        codes.mul_((scales.coarse_scale > 0)[..., None, None])
-    return QuantizedTensor(codes, scales.vector_scale, scales.coarse_scale)
+    if scales.coarse_scale is None:
+        return QuantizedTensor(codes, scales.vector_scale, None)
+    codes.mul_((scales.coarse_scale > 0)[..., None, None])
+    return QuantizedTensor(codes, scales.vector_scale, scales.coarse_scale.expand(len(codes), -1))
 
 
 def dequantize(quantized: QuantizedTensor, length: int) -> Tensor:

@@ -44,13 +44,12 @@ def fake_quantize(
     eq. (4), float32 of shape (1,) or (groups,), and makes gamma static. The gradient is straight-through.
 
     Raises:
-        ShapeError: ``x`` is not three-dimensional.
+        ShapeError: ``x`` is not three-dimensional, or ``coarse_range`` has neither one value nor one per group.
         NonFiniteError: ``x`` holds NaN or Inf.
         ScaleRangeError: a scale kept as fp16 would be zero, subnormal or infinite.
         SpecError: ``scale_mode`` is not defined for ``fmt``.
     """
-    if x.dim() != 3:
-        raise ShapeError(f"x must be (groups, rows, length), not of shape {tuple(x.shape)}")
+    _check_shapes(x, coarse_range)
     if isinstance(fmt, IntegerFormat):
         check_scale_mode(fmt, scale_mode)
     result: Tensor = torch.ops.vsquant.fake_quantize(x, coarse_range, format_text(fmt), share, scale_mode)
@@ -66,10 +65,18 @@ def quantize(
     scale_mode: ScaleMode = "requantize",
 ) -> eager.QuantizedTensor:
     """Codes and scales of eqs. (1)-(5) for ``x`` (groups, rows, length); arguments and errors as `fake_quantize`."""
-    if x.dim() != 3:
-        raise ShapeError(f"x must be (groups, rows, length), not of shape {tuple(x.shape)}")
+    _check_shapes(x, coarse_range)
     check_scale_mode(fmt, scale_mode)
     return eager.quantize(x, coarse_range, fmt, share, scale_mode)
+
+
+def _check_shapes(x: Tensor, coarse_range: Tensor | None) -> None:
+    if x.dim() != 3:
+        raise ShapeError(f"x must be (groups, rows, length), not of shape {tuple(x.shape)}")
+    if coarse_range is not None and (coarse_range.dim() != 1 or coarse_range.shape[0] not in (1, x.shape[0])):
+        raise ShapeError(
+            f"coarse_range must be one value or one per group ({x.shape[0]}), not of shape {tuple(coarse_range.shape)}"
+        )
 
 
 @torch.library.impl(NAME, "default")

@@ -51,6 +51,11 @@ class ConvGeometry:
         ]
         return [(total // 2, total - total // 2) for total in totals]
 
+    def output_size(self, size: torch.Size) -> list[int]:
+        """Positions per spatial dimension of the output for an input of spatial ``size``."""
+        walked = zip(size, self.padding_for(size), self.kernel, self.stride, self.dilation, strict=True)
+        return [(n + sum(pair) - (k - 1) * d - 1) // s + 1 for n, pair, k, s, d in walked]
+
     def pad(self, x: Tensor) -> Tensor:
         """``x`` (N, C, *spatial) padded; quantized values may be padded, for padding copies values or inserts zeros."""
         pairs = self.padding_for(x.shape[2:])

@@ -19,7 +19,21 @@ from vsquant.spec.layer import LayerSpec, ScaleMode
 WEIGHT_STATE: Final = ("weight_codes", "weight_vector_scale", "weight_coarse_scale", "weight_values")
 
 
-class QuantLayer(nn.Module):
+class Float32Module(nn.Module):
+    """A module whose own state keeps its dtype when the model is moved to another."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32Module:
+        """Devices are followed, dtypes are not: the arithmetic of the format is float32."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        return self
+
+
+class QuantLayer(Float32Module):
     """A layer whose weight is integers and scales and whose input is quantized as it arrives.
 
     Invariants: ``weight`` is the float32 value of the integers (eq. 6) and is not part of the state; the integers and
@@ -76,16 +90,6 @@ class QuantLayer(nn.Module):
     def extra_repr(self) -> str:
         """The spec, for ``print(model)``."""
         return f"{self.spec}, weight={tuple(self.weight_shape)}"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLayer:
-        """Devices are followed, dtypes are not: the arithmetic of the format is float32."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]  # torch's own
-        return self
 
     def _fake_quantize_input(self, x: Tensor) -> Tensor:
         """Eqs. (1)-(6) on float32 ``x`` (samples, rows, length); ``x`` itself where activations stay float."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +77,14 @@ class QuantEmbedding(QuantLayer):
         self.padding_idx = padding_idx
         self.output_dtype = dtype
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantEmbedding:
+        """Indices have no dtype to follow, so vectors take the one that the model is moved to."""
+        self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
+        super()._apply(fn, recurse)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
-        """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the float layer."""
+        """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the model."""
         return F.embedding(x, self.weight, self.padding_idx).to(self.output_dtype)
 
 

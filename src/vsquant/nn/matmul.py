@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsquant import kernels
-from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, SpecError
-from vsquant.nn.layer import needs_range, share_of
+from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
+from vsquant.nn.layer import Float32Module, needs_range, share_of
 from vsquant.nn.rounded_products import rounded_matmul
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
@@ -17,7 +17,7 @@ from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.spec.widths import product_shift
 
 
-class QuantMatmul(nn.Module):
+class QuantMatmul(Float32Module):
     """``a @ b`` with both operands in the spec's activation format, vectors along the contracted dimension.
 
     ``a`` is (N, H, M, K), ``b`` is (N, H, K, L); gamma is per head H (of one sample where it is found at run time, per
@@ -76,7 +76,7 @@ class QuantMatmul(nn.Module):
             rows = kernels.fake_quantize(
                 x.flatten(0, 1), fmt, share=share_of(self.spec), coarse_range=_per_group(range_, x), scale_mode=mode
             )
-        except (NonFiniteError, ScaleRangeError) as error:
+        except (NonFiniteError, ScaleRangeError, ShapeError) as error:
             raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
         return rows.view(x.shape)
 
@@ -87,7 +87,7 @@ class QuantMatmul(nn.Module):
             return kernels.quantize(
                 x.flatten(0, 1), fmt, share=share_of(self.spec), coarse_range=_per_group(range_, x), scale_mode=mode
             )
-        except (NonFiniteError, ScaleRangeError) as error:
+        except (NonFiniteError, ScaleRangeError, ShapeError) as error:
             raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
 
 

@@ -19,7 +19,8 @@ def rounded_linear(
     codes, vector_scale, coarse_scale = activation
     assert vector_scale is not None and coarse_scale is not None
     operand = kernels.PartialSumOperand(codes.flatten(0, 1), vector_scale.flatten(0, 1))
-    sums = _sums(operand, weight, spec).view(*codes.shape[:2], -1)
+    sums = _sums(operand, weight, spec)
+    sums = sums.view(*codes.shape[:2], sums.shape[1])
     return _outputs(sums, coarse_scale.unsqueeze(-1), weight, bias, spec)
 
 
@@ -29,20 +30,17 @@ def rounded_matmul(
     """Float32 (groups, M, L) of a product of two activations; codes (groups, M, vectors, V) and (groups, L, ...)."""
     assert left.vector_scale is not None and left.coarse_scale is not None
     assert right.vector_scale is not None and right.coarse_scale is not None
-    pairs = zip(left.codes, left.vector_scale, right.codes, right.vector_scale, strict=True)
-    sums = torch.stack(
-        [
-            kernels.partial_sums(
-                kernels.PartialSumOperand(a, sigma_a),
-                kernels.PartialSumOperand(b, sigma_b),
-                shift=shift,
-                product_bits=product_bits,
-            )
-            for a, sigma_a, b, sigma_b in pairs
-        ]
-    )
     scale = left.coarse_scale.unsqueeze(2) * right.coarse_scale.unsqueeze(1)
-    return scale * sums.to(torch.float32) * 2.0**shift
+    y = scale.new_empty(*left.codes.shape[:2], right.codes.shape[1])
+    for group, product in enumerate(y):
+        sums = kernels.partial_sums(
+            kernels.PartialSumOperand(left.codes[group], left.vector_scale[group]),
+            kernels.PartialSumOperand(right.codes[group], right.vector_scale[group]),
+            shift=shift,
+            product_bits=product_bits,
+        )
+        torch.mul(scale[group], sums.to(torch.float32), out=product)
+    return y.mul_(2.0**shift)
 
 
 def rounded_conv(
@@ -61,11 +59,12 @@ def rounded_conv(
     assert vector_scale is not None and coarse_scale is not None
     lead = (*shape[:-1], geometry.groups)
     codes, vector_scale = codes.view(*lead, *codes.shape[-2:]), vector_scale.view(*lead, vector_scale.shape[-1])
-    samples = [
-        _outputs(_conv_sums(c, v, weight, spec, geometry), gamma, weight, bias, spec)
-        for c, v, gamma in zip(codes, vector_scale, coarse_scale, strict=True)
-    ]
-    return torch.stack(samples).movedim(-1, 1)
+    assert weight.codes is not None
+    y = coarse_scale.new_empty(shape[0], *geometry.output_size(shape[1:-1]), len(weight.codes))
+    for sample, gamma in enumerate(coarse_scale):
+        sums = _conv_sums(codes[sample], vector_scale[sample], weight, spec, geometry)
+        y[sample] = _outputs(sums, gamma, weight, bias, spec)
+    return y.movedim(-1, 1)
 
 
 def _conv_sums(
@@ -83,7 +82,7 @@ def _conv_sums(
         )
         rows = slice(group * outputs, (group + 1) * outputs)
         parts.append(_sums(operand, weight.rows(rows), spec))
-    return torch.cat(parts, dim=1).view(*positions, -1)
+    return torch.cat(parts, dim=1).view(*positions, outputs * geometry.groups)
 
 
 def _windows(x: Tensor, geometry: ConvGeometry) -> Tensor:
