@@ -54,7 +54,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers, spelling
 	@$(BIN)/codespell
 
 docs: $(STAMP) ## build the pages into build/site
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
 bench: $(STAMP) ## every script in benchmarks/ (hours; results in benchmarks/results)
