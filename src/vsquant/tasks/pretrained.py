@@ -55,7 +55,7 @@ class Pretrained:
         self._task = task
         self._snapshot: Path | None = None
         self._digest: str | None = None
-        if Path(model).is_dir():
+        if model and Path(model).is_dir():
             self._snapshot = self._checked(Path(model))
         elif not _HUB_ID.fullmatch(model):
             raise DataError(f"model of task {task} must be an existing folder or a hub id, not {model!r}")

@@ -137,7 +137,7 @@ class SquadTask(Task):
         positions = self._pretrained.positions
         if positions is not None and positions < SEQUENCE_TOKENS:
             raise DataError(
-                f"model {self._pretrained.model!r} must take sequences of {SEQUENCE_TOKENS} tokens, not only {positions}"
+                f"model {self._pretrained.model!r} must take {SEQUENCE_TOKENS} tokens at once, not only {positions}"
             )
         return make_windows(self._tokenizer, questions)
 
