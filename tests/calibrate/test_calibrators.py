@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vsquant.calibrate import CALIBRATORS, RangeObserver, RangeStatistics, calibrated_range
+from vsquant.calibrate.calibrators import ENTROPY_SMALLEST_SHARE
 from vsquant.errors import CalibrationError
 from vsquant.spec.formats import IntegerFormat
 
@@ -117,6 +118,12 @@ def test_entropy_clips_a_few_far_outliers() -> None:
     assert 3.0 < limit < 10.0
 
 
+def test_entropy_of_few_levels_does_not_collapse_onto_the_bulk() -> None:
+    x = np.concatenate([normal(100_000) * 0.05, normal(20_000) * 2]).astype(np.float32)
+    (limit,) = calibrated_range(statistics_of(x), INT4, "entropy")
+    assert limit >= 0.99 * np.abs(x).max() / ENTROPY_SMALLEST_SHARE
+
+
 def test_entropy_is_what_the_definition_gives() -> None:
     x = np.abs(normal(30_000)) ** 2
     statistics = statistics_of(x, bins=256)
@@ -124,7 +131,8 @@ def test_entropy_is_what_the_definition_gives() -> None:
     counts = statistics.counts[0].astype(np.float64)
     counts[0] = counts[1]
     used = int(np.flatnonzero(counts)[-1]) + 1
-    divergences = {kept: divergence(counts, kept, fmt.qmax + 1) for kept in range(fmt.qmax + 1, used + 1)}
+    smallest = max(fmt.qmax + 1, used // ENTROPY_SMALLEST_SHARE)
+    divergences = {kept: divergence(counts, kept, fmt.qmax + 1) for kept in range(smallest, used + 1)}
     best = min(divergences.values())
     kept = max(kept for kept, value in divergences.items() if value <= best)
     (limit,) = calibrated_range(statistics, fmt, "entropy")

@@ -19,7 +19,10 @@ from vsquant.spec.formats import IntegerFormat
 DoubleArray: TypeAlias = NDArray[np.float64]
 
 ENTROPY_BINS: Final = 2048
-"""Bins of the entropy calibrator, as in TensorRT; finer histograms are merged down to them."""
+"""Bins of the entropy calibrator, as in TensorRT; 32 for each level where that is more. Finer ones are merged."""
+
+ENTROPY_SMALLEST_SHARE: Final = 16
+"""The entropy calibrator tries no range below this part of the largest magnitude, as TensorRT (bin 128 of 2048)."""
 
 MSE_CANDIDATES: Final = 1025
 """Ranges the mse calibrator tries, geometrically spaced."""
@@ -70,15 +73,16 @@ def entropy_range(seen: Magnitudes) -> float:
     keeps the first i bins, the reference P adds all that is clipped to its last bin, and Q spreads each level's count
     evenly over the level's non-empty bins. Zeros quantize without error, so bin 0 counts as much as bin 1.
     """
-    counts, width = _merged(seen, ENTROPY_BINS)
+    levels = seen.qmax + 1
+    counts, width = _merged(seen, max(ENTROPY_BINS, 32 * levels))
     counts[0] = counts[1]
     if not counts.any():
         return seen.largest
-    levels = seen.qmax + 1
     used = int(np.flatnonzero(counts)[-1]) + 1
     if used <= levels:
         return seen.largest
-    kept = np.unique(np.linspace(levels, used, _ENTROPY_CANDIDATES).round().astype(np.int64))
+    smallest = max(levels, used // ENTROPY_SMALLEST_SHARE)
+    kept = np.unique(np.linspace(smallest, used, _ENTROPY_CANDIDATES).round().astype(np.int64))
     divergence = _divergences(counts, kept, levels)
     best = len(kept) - 1 - int(np.argmin(divergence[::-1]))
     return min(float(kept[best]) * width, seen.largest)
