@@ -158,8 +158,8 @@ def test_matmuls_are_opt_in() -> None:
     ("rules", "rule", "reason"),
     [
         (
-            (ALL, Rule(match="bloks.*", skip=True)),
-            'rule 2 (match: "bloks.*", skip)',
+            (ALL, Rule(match="blockz.*", skip=True)),
+            'rule 2 (match: "blockz.*", skip)',
             "the model's layers are 'blocks.2', 'blocks.0', 'embed', 'stem', 'padded', 'head'",
         ),
         (

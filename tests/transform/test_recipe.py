@@ -77,7 +77,7 @@ def test_recipes_are_frozen_and_hashable() -> None:
             "frist_last: same\nrules: [{spec: w8a8}]",
             "recipe: unknown key 'frist_last'; did you mean 'first_last'? Known",
         ),
-        ("rules: [{spec: w8a8}, {tpye: linear, spec: w8a8}]", "rule 2: unknown key 'tpye'; did you mean 'type'? Known"),
+        ("rules: [{spec: w8a8}, {typ: linear, spec: w8a8}]", "rule 2: unknown key 'typ'; did you mean 'type'? Known"),
         ("rules: [{spec: w8a8, zzz: 1}]", "rule 1: unknown key 'zzz'; Known keys are match, type, spec, skip"),
         ("rules: [{spec: w8a8}, {match: a, spec: w8a99}]", "rule 2: spec: cannot read"),
         ("rules: [{match: a}]", "rule 1: exactly one of spec and skip: true must be given, not neither"),

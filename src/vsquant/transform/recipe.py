@@ -38,7 +38,7 @@ def _parsed(value: object) -> object:
     return LayerSpec.parse(value) if isinstance(value, str) else value
 
 
-SpecField: TypeAlias = Annotated[InstanceOf[LayerSpec], BeforeValidator(_parsed), PlainSerializer(str)]
+ParsedSpec: TypeAlias = Annotated[InstanceOf[LayerSpec], BeforeValidator(_parsed), PlainSerializer(str)]
 """A layer spec, given as one or in notation; written in notation."""
 
 
@@ -67,7 +67,7 @@ class Rule(_Strict):
     """A glob on the layer's dotted name ("*" crosses dots), or a regular expression for the whole name after "re:"."""
     type: str | None = None
     """Only layers of this kind ("linear", "embedding" …) or of this class name; None is linear and convolutions."""
-    spec: SpecField | None = None
+    spec: ParsedSpec | None = None
     """The spec of the layers."""
     skip: bool = False
     """Whether the layers stay floating point."""
@@ -129,7 +129,7 @@ class Recipe(_Strict):
     """At least one rule."""
     first_last: FirstLast = "same"
     """What the first and the last linear or convolution layer executed become."""
-    fallback: SpecField = LayerSpec.parse("w8a8")
+    fallback: ParsedSpec = LayerSpec.parse("w8a8")
     """The spec of layers whose own cannot be applied, such as depthwise convolutions."""
 
     @field_validator("rules")
