@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from vsquant.errors import DataError, MissingExtraError
+from vsquant.errors import DataError
 from vsquant.tasks.classification import ClassificationTask
 from vsquant.tasks.fingerprints import sha256_of_arrays, sha256_of_model
 from vsquant.tasks.models.cifar_resnet import CifarResNet
-from vsquant.tasks.pixels import Normalisation
+from vsquant.tasks.pixels import Normalisation, decode_rgb
 from vsquant.tasks.textfiles import data_folder, fixed_order
 from vsquant.tasks.weights import load_weights, read_safetensors
 
@@ -76,7 +76,7 @@ class Cifar10Task(ClassificationTask):
     def load_model(self) -> nn.Module:
         model = CifarResNet(self._depth)
         load_weights(model, read_safetensors(self._weights), origin=str(self._weights))
-        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+        return model.eval()
 
     def calibration_images(self) -> CifarImages:
         return self._split()[0]
@@ -125,8 +125,6 @@ def _read(archive: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
 
 
 def _arrays(archive: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    import zipfile
-
     try:
         with np.load(archive, allow_pickle=False) as content:
             return content["jpeg"], content["offset"].astype(np.int64), content["label"].astype(np.int64)
@@ -136,16 +134,8 @@ def _arrays(archive: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
         raise DataError(f"{archive} must hold the arrays jpeg, offset and label: {error.args[0]}") from error
 
 
-def _decoded(jpeg: bytes, origin: str) -> Any:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pillow", "vision", "reading images") from error
-    try:
-        with Image.open(io.BytesIO(jpeg)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{origin} must be a whole JPEG image: {error}") from error
+def _decoded(jpeg: bytes, origin: str) -> npt.NDArray[np.uint8]:
+    pixels: npt.NDArray[np.uint8] = np.asarray(decode_rgb(jpeg, origin))
     if pixels.shape != (_SIDE, _SIDE, 3):
         raise DataError(f"{origin} must be 32×32 pixels, not {pixels.shape[1]}×{pixels.shape[0]}")
     return pixels

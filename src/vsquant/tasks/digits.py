@@ -43,7 +43,7 @@ class GreyImages:
 
     def batch(self, start: int, stop: int) -> torch.Tensor:
         """Grey levels in 0 … 1, float32 (stop - start, 1, 8, 8)."""
-        return torch.from_numpy(self.pixels[start:stop]).unsqueeze(1).float() / _GREY_LEVELS
+        return torch.from_numpy(self.pixels[start:stop]).unsqueeze(1).float().div_(_GREY_LEVELS)
 
 
 class DigitsTask(ClassificationTask):

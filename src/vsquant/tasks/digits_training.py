@@ -80,10 +80,10 @@ def _fit(
     model.train()
     progress("training the digits network", 0, recipe.epochs)
     for epoch in range(recipe.epochs):
-        for chosen in torch.randperm(len(images)).split(recipe.batch_images):
+        for chosen in torch.split(torch.randperm(len(images)), recipe.batch_images):
             loss = functional.cross_entropy(model(augmented(images[chosen], recipe)), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         progress("training the digits network", epoch + 1, recipe.epochs)

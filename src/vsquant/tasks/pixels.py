@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vsquant.errors import DataError
+from vsquant.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,9 +59,8 @@ class Geometry:
                 f"images must be resized to at least the crop of {self.height}×{self.width}, not {self.shorter_side}"
             )
 
-    def apply(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """RGB pixels (height, width, 3) of any image."""
-        rgb = image.convert("RGB")
+    def apply(self, rgb: Image.Image) -> npt.NDArray[np.uint8]:
+        """Pixels (height, width, 3) of an RGB image."""
         size = self._resized(rgb.width, rgb.height)
         if size != rgb.size:
             rgb = rgb.resize(size, resample=self.resampling)
@@ -81,6 +82,25 @@ class Preprocessing:
 
     geometry: Geometry
     normalisation: Normalisation
+
+
+def decode_rgb(file: Path | bytes, origin: str) -> Image.Image:
+    """The RGB image in a file or its bytes; ``origin`` names it in errors.
+
+    Raises:
+        DataError: it cannot be read, or is no whole image.
+        MissingExtraError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pillow", "vision", "reading images") from error
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            rgb: Image.Image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{origin} must be a whole image file: {error}") from error
+    return rgb
 
 
 def _triple(values: Any) -> Triple:

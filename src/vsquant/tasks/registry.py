@@ -33,6 +33,7 @@ _CIFAR10: Final = TaskFactory(module="vsquant.tasks.cifar10", class_name="Cifar1
 TASKS: Final[Mapping[str, TaskFactory]] = MappingProxyType(
     {
         "digits": TaskFactory(module="vsquant.tasks.digits", class_name="DigitsTask"),
+        "squad": _SQUAD,
         "squad-minilm": _SQUAD,
         "squad-bert-base": _SQUAD,
         "squad-bert-large": _SQUAD,
