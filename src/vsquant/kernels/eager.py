@@ -126,7 +126,7 @@ def _vector_steps(vectors: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor]:
         require_finite(largest if fmt.signed else vectors)
         return largest > 0, largest / qmax
     up, down = _largest(vectors, absolute=False), _largest(vectors.neg(), absolute=False)
-    require_finite(up + down)
+    require_finite(torch.maximum(up, down))
     return (up > 0) | (down > 0), torch.maximum(up / qmax, down / vectors.new_tensor(-fmt.qmin))
 
 

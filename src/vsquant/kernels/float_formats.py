@@ -21,7 +21,7 @@ def float_values(x: Tensor, fmt: FloatFormat, share: str) -> Tensor:
     """Dequantized values of float32 ``x`` (groups, rows, length); ``share`` says what one tensor scale spans."""
     require_finite(x)
     padded = pad_tail(x, fmt.vector_size)
-    blocks = padded.view(*padded.shape[:2], -1, fmt.vector_size)
+    blocks = padded.view(*padded.shape[:2], padded.shape[2] // fmt.vector_size, fmt.vector_size)
     largest = torch.linalg.vector_norm(blocks, float("inf"), dim=-1, keepdim=True)
     if fmt.block_scale == "e8m0":
         scale = _shared_power(largest, emax=2 if fmt.element == "e2m1" else 0)

@@ -91,7 +91,7 @@ def quantize_float(
     coarse = _tensor_scale(largest, fmt, share)
     scale = _block_scale(largest, coarse, fmt, name)
     step = _step(scale, coarse)
-    codes = np.where(step > 0, encode_elements(_divided(blocks, step), fmt), 0)
+    codes = encode_elements(_divided(blocks, step), fmt)
     return FloatQuantized(format=fmt, length=x.shape[1], codes=codes, vector_scale=scale, coarse_scale=coarse)
 
 

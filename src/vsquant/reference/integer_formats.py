@@ -128,8 +128,8 @@ def join_vectors(vectors: Shaped[np.ndarray, "rows vectors V"], length: int) -> 
 
 
 def vector_maximum(vectors: Vectors, fmt: IntegerFormat) -> PerVector:
-    """Eq. (1): alpha_j = max_i |x_ij|, or max(0, max_i x_ij) where codes are unsigned."""
-    maximum: PerVector = (np.abs(vectors) if fmt.signed else vectors).max(axis=2, initial=0)
+    """Eq. (1): alpha_j = max_i |x_ij|, or max(0, max_i x_ij) where codes are unsigned; never -0."""
+    maximum: PerVector = np.abs((np.abs(vectors) if fmt.signed else vectors).max(axis=2, initial=0))
     return maximum
 
 
@@ -138,10 +138,10 @@ def vector_step(vectors: Vectors, fmt: IntegerFormat) -> PerVector:
     if not fmt.full_range:
         step: PerVector = vector_maximum(vectors, fmt) / F32(fmt.qmax)
         return step
-    up: PerVector = vectors.max(axis=2, initial=0) / F32(fmt.qmax)
-    down = (-vectors).max(axis=2, initial=0) / F32(-fmt.qmin)
-    np.maximum(up, down, out=up)
-    return up
+    up = np.abs(vectors.max(axis=2, initial=0)) / F32(fmt.qmax)
+    down = np.abs(vectors.min(axis=2, initial=0)) / F32(-fmt.qmin)
+    larger: PerVector = np.maximum(up, down)
+    return larger
 
 
 def element_codes(vectors: Vectors, step: Float32[np.ndarray, "#rows #vectors"], fmt: IntegerFormat) -> Codes:
