@@ -36,7 +36,7 @@ class Outcome:
         return self.state != "passed" and not self.state.startswith("skipped")
 
 
-SET_UP = Stage(target="env", budget_minutes=10)
+SET_UP = Stage(target="env", budget_minutes=8)
 STAGES = (
     Stage(target="lint", budget_minutes=5),
     Stage(target="test", budget_minutes=10),
