@@ -59,7 +59,7 @@ def test_calibration_batches_are_the_same_images_every_time(trained):
     batches = trained.calibration_batches(200)
     assert [len(batch) for batch in batches] == [128, 72]
     assert torch.equal(torch.cat(list(batches))[:128], trained.calibration_batches(128)[0])
-    assert 0 <= min(batch.min() for batch in batches)
+    assert min(batch.min() for batch in batches) >= 0
     assert max(batch.max() for batch in batches) <= 1
     with pytest.raises(DataError, match="there must be 1201 calibration images, not 1200"):
         trained.calibration_batches(1201)

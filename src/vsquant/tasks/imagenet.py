@@ -70,7 +70,7 @@ class ImagenetTask(ClassificationTask):
     """A classifier by name (``imagenet``), or one of the built-in ones, on a folder or CSV of labelled images."""
 
     batch_images = 4
-    """Small: activations beyond 32 MiB are unmapped and mapped again at every layer, which halves the speed on a CPU."""
+    """Small: activations beyond 32 MiB are unmapped and mapped anew at every layer, which halves a CPU's speed."""
 
     def __init__(self, name: str = "imagenet", *, data: Path | None = None, model: str | None = None) -> None:
         self.name = name

@@ -36,7 +36,7 @@ class Normalisation:
 
     def apply(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """uint8 (n, height, width, 3) to float32 (n, 3, height, width), channels last in memory."""
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).float()
+        values = torch.from_numpy(pixels.astype(np.float32, order="C"))
         return values.sub_(torch.tensor(self.offset)).div_(torch.tensor(self.divisor)).permute(0, 3, 1, 2)
 
 
