@@ -1,1 +1,56 @@
-"""vsquant: per-vector scaled quantization (VS-Quant), from a PyTorch model to the silicon that runs it."""
+"""vsquant: per-vector scaled quantization (VS-Quant), from a PyTorch model to the silicon that runs it.
+
+The names below are imported on first use, so that reading a spec does not load PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vsquant import reference
+    from vsquant.export.checkpoint import load, save
+    from vsquant.spec import LayerSpec
+    from vsquant.transform.recipe import Recipe, Rule
+    from vsquant.workflows.ptq import Calibrators, quantize
+    from vsquant.workflows.record import quantization_record, quantized_layers
+
+__version__ = "0.1.0"
+
+_HOMES: Final = {
+    "Calibrators": "vsquant.workflows.ptq",
+    "LayerSpec": "vsquant.spec",
+    "Recipe": "vsquant.transform.recipe",
+    "Rule": "vsquant.transform.recipe",
+    "load": "vsquant.export.checkpoint",
+    "quantization_record": "vsquant.workflows.record",
+    "quantize": "vsquant.workflows.ptq",
+    "quantized_layers": "vsquant.workflows.record",
+    "save": "vsquant.export.checkpoint",
+}
+
+__all__ = [
+    "Calibrators",
+    "LayerSpec",
+    "Recipe",
+    "Rule",
+    "load",
+    "quantization_record",
+    "quantize",
+    "quantized_layers",
+    "reference",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "reference":
+        return importlib.import_module("vsquant.reference")
+    raise AttributeError(f"module 'vsquant' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,5 +1,6 @@
 """How findings are shown: tables in the terminal, as text, in pictures and as one HTML file."""
 
+from vsquant.report.comparison import comparison_text, comparison_to_json
 from vsquant.report.figures import Picture, draw_pictures, write_png
 from vsquant.report.html import to_html, write_html
 from vsquant.report.inspection import (
@@ -15,6 +16,8 @@ from vsquant.report.wording import headline
 
 __all__ = [
     "Picture",
+    "comparison_text",
+    "comparison_to_json",
     "diagnosis_to_json",
     "draw_pictures",
     "headline",

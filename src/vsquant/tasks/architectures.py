@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -36,6 +37,15 @@ def build(architecture: Mapping[str, str]) -> nn.Module:
             "pass the module itself instead"
         )
     return FAMILIES[family](architecture).float().eval()
+
+
+def describe(model: nn.Module) -> dict[str, str] | None:
+    """The architecture of a model that describes itself (those of transformers do), None for others."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
+        return None
+    config = json.dumps(model.config.to_dict(), sort_keys=True, separators=(",", ":"), default=str)
+    return {"family": "transformers", "class": type(model).__name__, "config": config}
 
 
 def _digits_cnn(architecture: Mapping[str, str]) -> nn.Module:

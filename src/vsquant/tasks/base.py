@@ -71,6 +71,10 @@ class Task(ABC):
     """What the figure must not be compared with; empty if there is nothing to warn of."""
     published: str | None = None
     """Key of the published table that this is the poster's own task for."""
+    rows: tuple[str, ...] = ()
+    """Rows of the task's own default table (weight/activation bits); empty for those that its metric usually has."""
+    columns: tuple[str, ...] = ()
+    """Columns of the task's own default table (weight/activation scale bits)."""
 
     def prepare(self, progress: Progress = silent) -> None:  # noqa: B027
         """Do once what takes long before a first model can be had (train it); most tasks have nothing to do.

@@ -57,6 +57,8 @@ class DigitsTask(ClassificationTask):
         "Images: scikit-learn's load_digits, the test part of the UCI optical recognition of handwritten digits data "
         "(E. Alpaydin, C. Kaynak, 1998), CC BY 4.0. Weights: trained here from scratch, seed 0."
     )
+    rows = RECOMMENDED_ROWS
+    columns = (*RECOMMENDED_SCALES, "per-channel")
     caveat = "8×8 images and a network trained in seconds: a demonstration, not a benchmark"
     batch_images = 128
 

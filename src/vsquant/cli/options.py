@@ -1,0 +1,22 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Data: TypeAlias = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the task's data, or the folder that holds it.")
+]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option("--model", help="Another model for the task: a local folder or a hub id.")
+]
+Limit: TypeAlias = Annotated[
+    int | None, typer.Option("--limit", help="Evaluate a fixed subset of this many samples (smaller ones are inside).")
+]
+CalibrationSamples: TypeAlias = Annotated[
+    int, typer.Option("--calibration-samples", help="How many calibration samples are observed.")
+]
+JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]

@@ -1,0 +1,122 @@
+"""``vsquant table``: the table of one task in the layout of the VS-Quant tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Limit, Model
+from vsquant.cli.progress import progress_bars
+from vsquant.errors import MissingExtraError, VsquantError
+from vsquant.report import Picture
+from vsquant.results import ResultsStore, Table
+
+
+def table(
+    task: Annotated[str, typer.Argument(help="digits, squad-minilm, imagenet-efficientnet-lite0, cifar10 …")],
+    data: Data = None,
+    model: Model = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Weight/activation bits, such as 3/8,4/8,4/4U (U: unsigned where possible).")
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            help="Weight/activation scale bits, such as 4/8,6/10,fp16,fp32,per-channel,nvfp4,mxfp4. Per-channel is "
+            "added if left out; --no-per-channel leaves it out."
+        ),
+    ] = None,
+    per_channel: Annotated[bool, typer.Option(help="Whether the per-channel column is there.")] = True,
+    scale_mode: Annotated[str, typer.Option(help="requantize, or paper: eqs. (1)-(6) as they stand.")] = "requantize",
+    gamma: Annotated[str, typer.Option(help="Activation coarse scale: static, tensor or token.")] = "static",
+    vector_size: Annotated[int, typer.Option(help="Elements in a vector, V.")] = 16,
+    product_bits: Annotated[int | None, typer.Option(help="Round scale products to this many bits, P.")] = None,
+    first_last: Annotated[str, typer.Option(help="First and last layer: same, 8bit or float.")] = "same",
+    limit: Limit = None,
+    calibration_samples: CalibrationSamples = 128,
+    store: Annotated[Path | None, typer.Option(help="The results store; a cell in it is not computed again.")] = None,
+    as_json: JsonFlag = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a report, one HTML file.")
+    ] = None,
+) -> None:
+    """Measure a network in many formats beside float and per-channel quantization.
+
+    Stopping it loses nothing: the same command continues with the missing cells.
+
+    Example: `vsquant table squad-minilm --data DIR --rows 3/8,4/8 --scales 4/8,6/10,fp32 --limit 500`
+    """
+    from vsquant.tasks.registry import create_task
+    from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_scale_mode
+    from vsquant.workflows.table import TableRequest, default_layout, run_table
+
+    built = create_task(task, data=data, model=model)
+    default_rows, default_columns = default_layout(built)
+    columns = default_columns if scales is None else _names(scales)
+    columns = tuple(c for c in columns if c != "per-channel") + (("per-channel",) if per_channel else ())
+    request = TableRequest(
+        rows=default_rows if rows is None else _names(rows),
+        columns=columns,
+        scale_mode=checked_scale_mode(scale_mode),
+        gamma=checked_gamma(gamma),
+        vector_size=vector_size,
+        product_bits=product_bits,
+        first_last=checked_first_last(first_last),
+        limit=limit,
+        calibration_samples=calibration_samples,
+    )
+    with ResultsStore(store) as results, progress_bars() as progress:
+        measured = run_table(built, request, results, progress=progress)
+    _print(measured, as_json=as_json)
+    _write(measured, csv=csv, markdown=markdown, html=html)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _print(table: Table, *, as_json: bool) -> None:
+    from vsquant.report import headline, render_table, to_json
+
+    if as_json:
+        json.dump(to_json(table), sys.stdout, indent=1)
+        sys.stdout.write("\n")
+        return
+    console = Console()
+    console.print(render_table(table, console.width))
+    console.print(headline(table))
+
+
+def _write(table: Table, *, csv: Path | None, markdown: Path | None, html: Path | None) -> None:
+    from vsquant.files import replacing
+    from vsquant.report import to_csv, to_markdown, write_html
+
+    console = Console(stderr=True)
+    try:
+        for path, text in ((csv, to_csv), (markdown, to_markdown)):
+            if path is not None:
+                with replacing(path) as temporary:
+                    temporary.write_text(text(table), encoding="utf-8")
+                console.print(f"wrote {path}", soft_wrap=True)
+        if html is not None:
+            write_html(html, [table], {0: _pictures(table)})
+            console.print(f"wrote {html.resolve()}", soft_wrap=True)
+    except OSError as error:
+        raise VsquantError(f"the table is kept in the store, but a file could not be written: {error}") from error
+
+
+def _pictures(table: Table) -> tuple[Picture, ...]:
+    from vsquant.report import draw_pictures
+
+    try:
+        return draw_pictures(table)
+    except MissingExtraError as error:
+        Console(stderr=True).print(f"the report has no pictures: {error}", soft_wrap=True)
+        return ()

@@ -1,0 +1,105 @@
+"""Module surgery: float layers out, quantized layers in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from vsquant.nn import (
+    ConvGeometry,
+    QuantConv1d,
+    QuantConv2d,
+    QuantEmbedding,
+    QuantizedWeight,
+    QuantLayer,
+    QuantLinear,
+)
+from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.transform.float_layers import float_bias, float_weight, pads_like_tensorflow
+from vsquant.transform.plan import LayerPlan
+
+WeightSource: TypeAlias = Callable[[str, Tensor, LayerSpec], QuantizedWeight]
+"""Gives a layer's quantized weight from its name, its float weight (K, C, *kernel) and its spec."""
+
+
+def replace_layers(
+    model: nn.Module,
+    plans: Sequence[LayerPlan],
+    *,
+    weights: WeightSource,
+    ranges: Mapping[str, Tensor],
+    scale_mode: ScaleMode,
+) -> None:
+    """Put quantized layers in the place of the float ones, in ``model`` itself, under every name a layer has.
+
+    ``ranges`` holds the calibrated activation range (1,) of each layer that needs one.
+    """
+    for plan in plans:
+        if plan.spec is None:
+            continue
+        match = plan.match
+        weight = float_weight(match.module)
+        layer = make_layer(
+            match.module,
+            match.name,
+            plan.spec,
+            scale_mode=scale_mode,
+            weight=weights(match.name, weight, plan.spec),
+            activation_range=ranges.get(match.name),
+        )
+        layer.train(match.module.training)
+        for name in (match.name, *match.aliases):
+            set_module(model, name, layer)
+
+
+def make_layer(
+    module: nn.Module,
+    name: str,
+    spec: LayerSpec,
+    *,
+    scale_mode: ScaleMode,
+    weight: QuantizedWeight,
+    activation_range: Tensor | None,
+) -> QuantLayer:
+    """The quantized layer in the place of the float layer ``module``."""
+    shape = float_weight(module).shape
+    if isinstance(module, nn.Embedding):
+        return QuantEmbedding(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=shape,
+            padding_idx=module.padding_idx,
+            dtype=module.weight.dtype,
+        )
+    bias = float_bias(module)
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        conv = QuantConv2d if isinstance(module, nn.Conv2d) else QuantConv1d
+        return conv(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=shape,
+            bias=bias,
+            activation_range=activation_range,
+            geometry=ConvGeometry.of(module, tf_same=pads_like_tensorflow(module)),
+        )
+    return QuantLinear(
+        name=name,
+        spec=spec,
+        scale_mode=scale_mode,
+        weight=weight,
+        weight_shape=shape,
+        bias=bias,
+        activation_range=activation_range,
+    )
+
+
+def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` at the dotted ``name`` of ``model``."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

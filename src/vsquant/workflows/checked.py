@@ -1,0 +1,59 @@
+"""Options given as text, checked before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast, get_args
+
+from vsquant.calibrate.calibrators import create_calibrator
+from vsquant.errors import RecipeError, SpecError
+from vsquant.spec import GammaMode, LayerSpec, ScaleMode
+from vsquant.transform.recipe import FirstLast, Recipe
+from vsquant.workflows.ptq import Calibrators, WeightMethod
+
+
+def checked_recipe(text: str) -> Recipe:
+    """A recipe from a spec in notation, or from the YAML file that ``text`` names.
+
+    Raises:
+        SpecError, RecipeError: it is neither.
+    """
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise RecipeError(f"a recipe must be a file that exists, not {text!r}")
+        return Recipe.from_yaml(path)
+    return Recipe.from_spec(LayerSpec.parse(text))
+
+
+def checked_scale_mode(text: str) -> ScaleMode:
+    """A scale mode that can be used; raises `SpecError` for others."""
+    return cast(ScaleMode, _one_of("scale mode", text, ("paper", "requantize")))
+
+
+def checked_gamma(text: str) -> GammaMode:
+    """Where activation coarse scales come from; raises `SpecError` for anything unknown."""
+    return cast(GammaMode, _one_of("gamma", text, get_args(GammaMode)))
+
+
+def checked_first_last(text: str) -> FirstLast:
+    """A policy for the first and last layer; raises `SpecError` for anything unknown."""
+    return cast(FirstLast, _one_of("first-last", text, get_args(FirstLast)))
+
+
+def checked_calibrators(activation: str, weight: str) -> Calibrators:
+    """Calibrators by name.
+
+    Raises:
+        CalibrationError: there is no such activation calibrator.
+        SpecError: ``weight`` is neither max nor mse.
+    """
+    create_calibrator(activation)
+    method = cast(WeightMethod, _one_of("weight calibrator", weight, ("max", "mse")))
+    return Calibrators(activation=activation, weight=method)
+
+
+def _one_of(what: str, text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise SpecError(f"{what} must be one of {', '.join(choices)}, not {text!r}")
+    return text

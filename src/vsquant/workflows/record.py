@@ -1,0 +1,53 @@
+"""What a quantized model knows of its own making, and how to ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from vsquant.errors import VsquantError
+from vsquant.nn import QuantLayer
+from vsquant.results.layers import LayerReport
+
+_ATTRIBUTE = "vsquant_record"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationRecord:
+    """How a model was quantized: every layer's report, the batch norms folded, and the options used."""
+
+    layers: tuple[LayerReport, ...]
+    folded: tuple[tuple[str, str], ...]
+    scale_mode: str
+    activation_calibrator: str
+    weight_calibrator: str
+    calibration_samples: int
+
+
+def attach_record(model: nn.Module, record: QuantizationRecord) -> None:
+    """Give ``model`` its record; copies of the model keep it."""
+    setattr(model, _ATTRIBUTE, record)
+
+
+def quantization_record(model: nn.Module) -> QuantizationRecord:
+    """The record of a model that vsquant quantized.
+
+    Raises:
+        VsquantError: the model was not quantized by vsquant.
+    """
+    record = vars(model).get(_ATTRIBUTE)
+    if not isinstance(record, QuantizationRecord):
+        raise VsquantError("the model must come from vsquant.quantize or vsquant.load, not be a float model")
+    return record
+
+
+def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
+    """Every quantized layer with weights once, as (name, layer), in the model's order.
+
+    A layer has ``spec``, ``weight_codes``, ``weight_vector_scale`` and ``weight_coarse_scale`` (see `QuantizedWeight`).
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, QuantLayer):
+            yield name, module

@@ -1,0 +1,300 @@
+"""The table of one task: every cell computed once, kept in the results store, resumed where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+import vsquant
+from vsquant.calibrate import CALIBRATORS
+from vsquant.errors import SpecError
+from vsquant.nn import QuantizedWeight
+from vsquant.progress import Progress, silent
+from vsquant.results.published import PUBLISHED
+from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
+from vsquant.results.store import ResultsStore, content_key
+from vsquant.results.table import PER_CHANNEL, Table
+from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
+from vsquant.tasks.base import Batch, Task, run
+from vsquant.transform.recipe import FirstLast, Recipe, Rule
+from vsquant.workflows.ptq import Calibrators, PreparedModel, WeightMethod, plan, prepare, quantize_prepared
+from vsquant.workflows.record import quantization_record
+
+DEFAULT_ROWS: Final = ("3/8", "4/8", "6/8", "8/8")
+DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHANNEL)
+IMAGE_ROWS: Final = ("4/4U", "6/4U", "6/6U", "8/8U")
+IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CHANNEL)
+WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
+CRITERION: Final = "KL divergence from the float network's outputs, on calibration samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRequest:
+    """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
+
+    ``limit`` evaluates a fixed nested subset; ``selection_samples`` of the ``calibration_samples`` choose the
+    per-channel calibrators.
+    """
+
+    rows: tuple[str, ...] = DEFAULT_ROWS
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+    scale_mode: ScaleMode = "requantize"
+    gamma: GammaMode = "static"
+    vector_size: int = DEFAULT_VECTOR_SIZE
+    product_bits: int | None = None
+    first_last: FirstLast = "same"
+    limit: int | None = None
+    calibration_samples: int = 128
+    selection_samples: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.columns:
+            raise SpecError("a table must have at least one row and one column, such as rows 4/8 and scales 4/8")
+        list(self.cells())
+
+    def spec(self, row: str, column: str) -> LayerSpec:
+        """The layer spec of one cell.
+
+        Raises:
+            SpecError: row and column do not make a spec; the message shows what they must be.
+        """
+        if column in COMPARISON_FORMATS:
+            return LayerSpec.parse(column)
+        weight_bits, slash, activation_bits = row.partition("/")
+        if not slash:
+            raise SpecError(f"a row must be weight/activation bits such as 4/8 or 4/4U, not {row!r}")
+        text = f"w{weight_bits}a{activation_bits.lower()}"
+        if column != PER_CHANNEL:
+            scales = f"{column}/{column}" if column in ("fp16", "fp32") else column
+            text += f"-s{scales}-v{self.vector_size}"
+            text += f"-p{self.product_bits}" if self.product_bits is not None and "fp" not in column else ""
+        has_gamma = "fp" not in column and activation_bits != "16"
+        return LayerSpec.parse(text + (f"-{self.gamma}" if has_gamma else ""))
+
+    def cells(self) -> Iterator[tuple[str, str, LayerSpec]]:
+        """Every cell as (row, column, spec); a comparison format has one cell, in the row of its own bits.
+
+        Raises:
+            SpecError: a row or column is malformed.
+        """
+        for column in self.columns:
+            rows = (_comparison_row(column, self.rows),) if column in COMPARISON_FORMATS else self.rows
+            for row in rows:
+                yield row, column, self.spec(row, column)
+
+    @property
+    def all_rows(self) -> tuple[str, ...]:
+        """The rows, and after them those that only comparison formats have."""
+        return tuple(dict.fromkeys((*self.rows, *(row for row, _, _ in self.cells()))))
+
+
+def default_layout(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rows and columns that suit a task: its own, or those of the published table of its kind."""
+    if task.rows and task.columns:
+        return task.rows, task.columns
+    return (IMAGE_ROWS, IMAGE_COLUMNS) if task.metric == "top-1" else (DEFAULT_ROWS, DEFAULT_COLUMNS)
+
+
+def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progress: Progress = silent) -> Table:
+    """Compute the missing cells of a table, store each as it is done, and return the whole table.
+
+    Raises:
+        SpecError: a row or column is malformed (before any work).
+        DataError: the task's data or model is missing, or there are too few samples.
+    """
+    cells = list(request.cells())
+    task.prepare(progress)
+    runner = TableRunner(task, request, store, progress)
+    baseline = runner.baseline()
+    by_weight_format = sorted(cells, key=lambda cell: (str(cell[2].weight), str(cell[2])))
+    records = {
+        (row, column): runner.cell(spec, done, len(cells)) for done, (row, column, spec) in enumerate(by_weight_format)
+    }
+    progress("cells", len(cells), len(cells))
+    return Table(
+        task=task.name,
+        title=task.title,
+        baseline=baseline,
+        rows=request.all_rows,
+        columns=request.columns,
+        cells=records,
+        scale_mode=request.scale_mode,
+        gamma=request.gamma,
+        samples_available=baseline.scores.count,
+        calibration_samples=request.calibration_samples,
+        source=task.source,
+        caveat=task.caveat,
+        published=None if task.published is None else PUBLISHED[task.published],
+    )
+
+
+class TableRunner:
+    """Evaluates cells of one table. The float model is prepared, and its outputs are computed, at most once."""
+
+    def __init__(self, task: Task, request: TableRequest, store: ResultsStore, progress: Progress) -> None:
+        self._task = task
+        self._request = request
+        self._store = store
+        self._progress = progress
+        self._prepared: PreparedModel | None = None
+        self._float_logits: list[torch.Tensor] | None = None
+        self._weights: dict[tuple[str, str, str, str], QuantizedWeight] = {}
+        self._weight_format = ""
+
+    def baseline(self) -> CellRecord:
+        """The float network's record."""
+        inputs = {"kind": "float", **self._evaluation_inputs()}
+        return self._stored(inputs) or self._evaluate(inputs, self._task.load_model(), "float", "float")
+
+    def cell(self, spec: LayerSpec, done: int, total: int) -> CellRecord:
+        """One cell's record, from the store where it is there."""
+        self._progress("cells", done, total)
+        inputs = self._cell_inputs(spec)
+        stored = self._stored(inputs)
+        if stored is not None:
+            return stored
+        if str(spec.weight) != self._weight_format:
+            self._weights.clear()
+            self._weight_format = str(spec.weight)
+        recipe = self._recipe(spec)
+        candidates = self._candidates(spec, recipe)
+        best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
+        calibrators = Calibrators() if best is None else _calibrators(best)
+        model = self._quantize(recipe, calibrators)
+        kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
+        record = self._evaluate(inputs, model, kind, str(spec), best=best, candidates=candidates)
+        self._progress("cells", done + 1, total)
+        return record
+
+    def _recipe(self, spec: LayerSpec) -> Recipe:
+        """One spec everywhere. Per-channel cells keep 8 bits where per-vector cells must fall back, for equal terms."""
+        recipe = Recipe.from_spec(spec, self._request.first_last)
+        if not spec.is_baseline:
+            return recipe
+        vectors = Recipe.from_spec(f"w8a8-s8/8-v{self._request.vector_size}")
+        plans = plan(self._float_model().model, self._float_model().observations, vectors)
+        fallbacks = [layer.match.name for layer in plans if "fallback" in layer.note]
+        eight_bit = replace(
+            LayerSpec.parse("w8a8" if spec.activation is None or spec.activation.signed else "w8a8u"), gamma=spec.gamma
+        )
+        rules = tuple(Rule(match=name, spec=eight_bit) for name in fallbacks)
+        return recipe.model_copy(update={"rules": (*rules, *recipe.rules)})
+
+    def _candidates(self, spec: LayerSpec, recipe: Recipe) -> tuple[Candidate, ...]:
+        """Every pair of calibrators for a per-channel cell, scored on calibration data; none for other cells."""
+        if not spec.is_baseline:
+            return ()
+        activation = tuple(CALIBRATORS) if spec.activation is not None and not spec.is_dynamic else ("max",)
+        pairs = [Calibrators(activation=a, weight=w) for w in WEIGHT_METHODS for a in activation]
+        scored = []
+        for done, pair in enumerate(pairs):
+            self._progress(f"calibrators for {spec}", done, len(pairs))
+            score = self._divergence(self._quantize(recipe, pair))
+            scored.append(Candidate(activation=pair.activation, weight=pair.weight, score=score))
+        self._progress(f"calibrators for {spec}", len(pairs), len(pairs))
+        return tuple(scored)
+
+    def _quantize(self, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
+        return quantize_prepared(
+            self._float_model(),
+            recipe,
+            scale_mode=self._request.scale_mode,
+            calibrators=calibrators,
+            weight_cache=self._weights,
+        )
+
+    def _float_model(self) -> PreparedModel:
+        if self._prepared is None:
+            model = self._task.load_model()
+            batches = self._task.calibration_batches(self._request.calibration_samples)
+            pairs = self._task.batchnorm_pairs(model)
+            self._prepared = prepare(model, batches, batchnorm_pairs=pairs, progress=self._progress)
+        return self._prepared
+
+    def _divergence(self, model: nn.Module) -> float:
+        """Mean KL divergence of ``model``'s outputs from the float network's on the selection samples."""
+        batches = self._task.calibration_batches(self._request.selection_samples)
+        if self._float_logits is None:
+            self._float_logits = self._logits(self._float_model().model, batches)
+        divergences = [
+            (expected.softmax(-1) * (expected.log_softmax(-1) - given.log_softmax(-1))).sum(-1)
+            for expected, given in zip(self._float_logits, self._logits(model, batches), strict=True)
+        ]
+        return float(torch.cat(divergences).mean())
+
+    def _logits(self, model: nn.Module, batches: Sequence[Batch]) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return [self._task.logits(run(model, batch), batch).double() for batch in batches]
+
+    def _evaluate(
+        self,
+        inputs: Mapping[str, Any],
+        model: nn.Module,
+        kind: CellKind,
+        spec: str,
+        *,
+        best: Candidate | None = None,
+        candidates: tuple[Candidate, ...] = (),
+    ) -> CellRecord:
+        start = time.perf_counter()
+        scores = self._task.evaluate(model, limit=self._request.limit, progress=self._progress)
+        record = CellRecord(
+            task=self._task.name,
+            spec=spec,
+            kind=kind,
+            scale_mode=inputs.get("scale_mode", ""),
+            gamma=self._request.gamma,
+            scores=scores,
+            seconds=time.perf_counter() - start,
+            provenance=Provenance.here(vsquant=vsquant.__version__, torch=torch.__version__),
+            activation_calibrator=None if best is None else best.activation,
+            weight_calibrator=None if best is None else best.weight,
+            criterion=CRITERION if candidates else "",
+            candidates=candidates,
+            layers=() if kind == "float" else quantization_record(model).layers,
+        )
+        self._store.put(content_key(inputs), inputs, record)
+        return record
+
+    def _stored(self, inputs: Mapping[str, Any]) -> CellRecord | None:
+        return self._store.get(content_key(inputs))
+
+    def _evaluation_inputs(self) -> dict[str, Any]:
+        return {
+            "task": self._task.name,
+            "fingerprint": dict(self._task.fingerprint()),
+            "limit": self._request.limit,
+        }
+
+    def _cell_inputs(self, spec: LayerSpec) -> dict[str, Any]:
+        """All that a cell depends on. The scale mode is left out where it changes no bit, so modes share such cells."""
+        request = self._request
+        two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
+        calibration: dict[str, Any] = {"samples": request.calibration_samples}
+        if spec.is_baseline:
+            calibration |= {"selection": request.selection_samples, "vector_size": request.vector_size}
+        return {
+            "kind": "cell",
+            **self._evaluation_inputs(),
+            "spec": str(spec),
+            "scale_mode": request.scale_mode if two_level else "",
+            "first_last": request.first_last,
+            "calibration": calibration,
+        }
+
+
+def _calibrators(candidate: Candidate) -> Calibrators:
+    weight: WeightMethod = "mse" if candidate.weight == "mse" else "max"
+    return Calibrators(activation=candidate.activation or "max", weight=weight)
+
+
+def _comparison_row(name: str, rows: Sequence[str]) -> str:
+    """The row of a comparison format: the one of its bits among ``rows``, else one of its own."""
+    spec = LayerSpec.parse(name)
+    bits = f"{spec.weight.bits}/{spec.activation.bits if spec.activation else 16}"
+    return next((row for row in rows if row.rstrip("uU") == bits), bits)
