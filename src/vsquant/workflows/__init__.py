@@ -1,0 +1,1 @@
+"""Named steps from a model to a result: post-training quantization, and the table of one task."""
