@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vsquant import LayerSpec
+from vsquant import LayerSpec, kernels
 from vsquant.nn import (
     ConvGeometry,
     QuantConv1d,
@@ -80,6 +80,20 @@ def make_matmul() -> MakeMatmul:
         )
 
     return make
+
+
+@pytest.fixture
+def quantized_inputs(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Every activation that a layer fake-quantizes, as it comes."""
+    seen: list[torch.Tensor] = []
+    fake_quantize = kernels.fake_quantize
+
+    def spy(*args, **kwargs):
+        seen.append(fake_quantize(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(kernels, "fake_quantize", spy)
+    return seen
 
 
 @pytest.fixture(autouse=True)

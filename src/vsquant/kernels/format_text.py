@@ -16,7 +16,6 @@ _INTEGER: Final = re.compile(
 _FLOAT: Final = re.compile(r"(?P<name>[^:]+):(?P<element>\w+)-(?P<scale>\w+)-v(?P<vector>\d+)(?P<tensor>-tensor)?")
 
 
-@lru_cache(maxsize=1024)
 def format_text(fmt: TensorFormat) -> str:
     """The text of a format: ``4-s4-v16``, ``8u``, ``4u-s6-v16``, ``nvfp4:e2m1-e4m3-v16-tensor``."""
     if isinstance(fmt, FloatFormat):

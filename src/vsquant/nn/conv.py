@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,8 @@ class _QuantConv(QuantLayer):
             )
         self._check_channels(x.shape[1], self.in_channels)
         last = x.movedim(1, -1).to(torch.float32)
-        rows = last.reshape(x.shape[0], -1, self.in_channels // self.geometry.groups)
+        rows_per_sample = self.geometry.groups * math.prod(x.shape[2:])
+        rows = last.reshape(x.shape[0], rows_per_sample, self.in_channels // self.geometry.groups)
         if self.spec.product_bits is None:
             quantized = self._fake_quantize_input(rows).view(last.shape).movedim(-1, 1)
             y = self._convolve(self.geometry.pad(quantized))
