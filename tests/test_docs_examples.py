@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import doctest
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
+
+from vsquant.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,6 +66,21 @@ def blocks(page: Path) -> list[Block]:
         for match in FENCE.finditer(text)
         if match["language"] in ("python", "pycon")
     ]
+
+
+def command_lines(page: Path) -> list[str]:
+    """The lines of a page's ``sh`` blocks that run vsquant."""
+    shell = re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line for block in shell for line in block.splitlines() if line.startswith("vsquant ")]
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in command_lines(page)}))
+def test_command_lines_are_understood(line: str) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.main.TyperGroup)
+    verb, *arguments = shlex.split(line, comments=True)[1:]
+    command = group.commands[verb]
+    command.make_context(verb, arguments)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
