@@ -73,8 +73,9 @@ def test_a_bfloat16_model_keeps_float32_ranges(make_matmul):
     assert layer(torch.ones(1, 1, 2, 16).bfloat16(), torch.ones(1, 1, 16, 2).bfloat16()).dtype == torch.bfloat16
 
 
-def test_the_gradient_reaches_both_operands(make_matmul):
-    layer = make_matmul("w4a8-s4/8-tensor")
+@pytest.mark.parametrize("text", ["w4a8-s4/8-tensor", "w4a8-s4/8-p6-tensor"])
+def test_the_gradient_reaches_both_operands(make_matmul, text):
+    layer = make_matmul(text)
     a, b = torch.randn(1, 2, 3, 16, requires_grad=True), torch.randn(1, 2, 16, 3, requires_grad=True)
     layer(a, b).sum().backward()
     torch.testing.assert_close(a.grad, b.sum(-1).unsqueeze(2).expand_as(a), rtol=0.05, atol=0.5)

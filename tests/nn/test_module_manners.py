@@ -131,7 +131,9 @@ def test_a_token_does_not_depend_on_its_sequence(quantize, quantized_inputs, tex
         assert torch.equal(quantized_inputs[-1][0, 0], quantized_inputs[0][n, t])
 
 
-@pytest.mark.parametrize(("text", "limit"), [("w4a4-s4/6-v4", 0.5), ("w8a8-tensor", None), ("mxfp4", None)])
+@pytest.mark.parametrize(
+    ("text", "limit"), [("w4a4-s4/6-v4", 0.5), ("w4a4-s4/6-v4-p6", 0.5), ("w8a8-tensor", None), ("mxfp4", None)]
+)
 @every_layer
 def test_the_gradient_is_that_of_the_float_layer_with_the_quantized_weight(quantize, make, shape, text, limit):
     layer, plain = quantize(make(), text, limit=limit), make()
@@ -142,6 +144,7 @@ def test_the_gradient_is_that_of_the_float_layer_with_the_quantized_weight(quant
     (ours,) = torch.autograd.grad(layer(x), x, gradient)
     (theirs,) = torch.autograd.grad(plain(x), x, gradient)
     torch.testing.assert_close(ours, theirs)
+    assert torch.equal(layer(x), layer(x.detach()))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

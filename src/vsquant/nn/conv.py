@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vsquant.errors import ShapeError, SpecError
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.layer import QuantLayer
-from vsquant.nn.rounded_products import rounded_conv
+from vsquant.nn.rounded_products import rounded_conv, straight_through
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.spec.layer import LayerSpec, ScaleMode
 
@@ -60,17 +60,18 @@ class _QuantConv(QuantLayer):
         rows_per_sample = self.geometry.groups * math.prod(x.shape[2:])
         rows = last.reshape(x.shape[0], rows_per_sample, self.in_channels // self.geometry.groups)
         if self.spec.product_bits is None:
-            quantized = self._fake_quantize_input(rows).view(last.shape).movedim(-1, 1)
-            y = self._convolve(self.geometry.pad(quantized))
+            y = self._simulate(rows, last.shape)
         else:
             y = rounded_conv(
                 self._quantize_input(rows), last.shape, self.quantized_weight, self.bias, self.spec, self.geometry
             )
+            y = straight_through(y, lambda: self._simulate(rows, last.shape), rows)
         return y.to(x.dtype)
 
-    def _convolve(self, padded: Tensor) -> Tensor:
-        convolve = F.conv2d if len(self.geometry.kernel) == 2 else F.conv1d
+    def _simulate(self, rows: Tensor, shape: torch.Size) -> Tensor:
         geometry = self.geometry
+        padded = geometry.pad(self._fake_quantize_input(rows).view(shape).movedim(-1, 1))
+        convolve = F.conv2d if len(geometry.kernel) == 2 else F.conv1d
         return convolve(padded, self.weight, self.bias, geometry.stride, 0, geometry.dilation, geometry.groups)
 
 

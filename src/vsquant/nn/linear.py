@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsquant.nn.layer import QuantLayer
-from vsquant.nn.rounded_products import rounded_linear
+from vsquant.nn.rounded_products import rounded_linear, straight_through
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.spec.layer import LayerSpec, ScaleMode
 
@@ -45,10 +45,14 @@ class QuantLinear(QuantLayer):
         self._check_channels(x.shape[-1], self.in_features)
         rows = samples_rows(x).to(torch.float32)
         if self.spec.product_bits is None:
-            y = F.linear(self._fake_quantize_input(rows), self.weight, self.bias)
+            y = self._simulate(rows)
         else:
             y = rounded_linear(self._quantize_input(rows), self.quantized_weight, self.bias, self.spec)
+            y = straight_through(y, lambda: self._simulate(rows), rows)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def _simulate(self, rows: Tensor) -> Tensor:
+        return F.linear(self._fake_quantize_input(rows), self.weight, self.bias)
 
 
 class QuantEmbedding(QuantLayer):

@@ -10,7 +10,7 @@ from torch import Tensor
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
 from vsquant.nn.layer import Float32Module, needs_range, share_of
-from vsquant.nn.rounded_products import rounded_matmul
+from vsquant.nn.rounded_products import rounded_matmul, straight_through
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
@@ -53,22 +53,30 @@ class QuantMatmul(Float32Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``a`` (N, H, M, K) times ``b`` (N, H, K, L), in the dtype of ``a``."""
-        operands = (
-            (a.to(torch.float32), self.format_a, self.range_a),
-            (b.transpose(-1, -2).to(torch.float32), self.format_b, self.range_b),
-        )
+        left, right = a.to(torch.float32), b.transpose(-1, -2).to(torch.float32)
         if self.spec.product_bits is None:
-            left, right = (self._fake_quantize(*operand) for operand in operands)
-            return (left @ right.transpose(-1, -2)).to(a.dtype)
-        left_codes, right_codes = (self._quantize(*operand) for operand in operands)
-        assert isinstance(self.format_a, IntegerFormat) and isinstance(self.format_b, IntegerFormat)
-        shift = product_shift(self.format_b, self.format_a, self.spec.product_bits)
-        y = rounded_matmul(left_codes, right_codes, shift=shift, product_bits=self.spec.product_bits)
-        return y.view(*a.shape[:-1], b.shape[-1]).to(a.dtype)
+            return self._simulate(left, right).to(a.dtype)
+        y = self._round(left, right, self.spec.product_bits)
+        return straight_through(y, lambda: self._simulate(left, right), left, right).to(a.dtype)
 
     def extra_repr(self) -> str:
         """The spec, for ``print(model)``."""
         return str(self.spec)
+
+    def _simulate(self, left: Tensor, right: Tensor) -> Tensor:
+        """(N, H, M, K) times (N, H, L, K) on dequantized values."""
+        left = self._fake_quantize(left, self.format_a, self.range_a)
+        right = self._fake_quantize(right, self.format_b, self.range_b)
+        return left @ right.transpose(-1, -2)
+
+    def _round(self, left: Tensor, right: Tensor, product_bits: int) -> Tensor:
+        """(N, H, M, K) times (N, H, L, K) by eqs. (7)-(8)."""
+        assert isinstance(self.format_a, IntegerFormat) and isinstance(self.format_b, IntegerFormat)
+        shift = product_shift(self.format_b, self.format_a, product_bits)
+        left_codes = self._quantize(left, self.format_a, self.range_a)
+        right_codes = self._quantize(right, self.format_b, self.range_b)
+        y = rounded_matmul(left_codes, right_codes, shift=shift, product_bits=product_bits)
+        return y.view(*left.shape[:-1], right.shape[-2])
 
     def _fake_quantize(self, x: Tensor, fmt: TensorFormat, range_: Tensor | None) -> Tensor:
         mode = activation_scale_mode(self.scale_mode)
@@ -80,8 +88,7 @@ class QuantMatmul(Float32Module):
             raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
         return rows.view(x.shape)
 
-    def _quantize(self, x: Tensor, fmt: TensorFormat, range_: Tensor | None) -> kernels.QuantizedTensor:
-        assert isinstance(fmt, IntegerFormat)
+    def _quantize(self, x: Tensor, fmt: IntegerFormat, range_: Tensor | None) -> kernels.QuantizedTensor:
         mode = activation_scale_mode(self.scale_mode)
         try:
             return kernels.quantize(

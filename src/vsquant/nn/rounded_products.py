@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,14 @@ from vsquant import kernels
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.weights import QuantizedWeight, integer_operand
 from vsquant.spec.layer import LayerSpec
+
+
+def straight_through(y: Tensor, simulate: Callable[[], Tensor], *inputs: Tensor) -> Tensor:
+    """``y`` with the gradient of the same layer without rounded products, where an input asks for one."""
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+        return y
+    simulated = simulate()
+    return y + (simulated - simulated.detach())
 
 
 def rounded_linear(
