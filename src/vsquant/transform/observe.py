@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from vsquant.calibrate import RangeObserver, RangeStatistics
-from vsquant.errors import CalibrationError
+from vsquant.errors import CalibrationError, ShapeError
 from vsquant.progress import Progress, silent
+from vsquant.transform.attention import observed_attention
+from vsquant.transform.float_layers import float_weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
     """What calibration saw: input statistics by layer name, names in the order of their first call, and the samples.
 
-    A layer that no batch reached is in ``order`` and ``statistics`` neither.
+    ``matmuls`` has the statistics of an attention module's operands, per head. A layer that no batch reached is in
+    ``order`` and ``statistics`` neither.
     """
 
     statistics: Mapping[str, RangeStatistics]
+    matmuls: Mapping[str, Mapping[str, RangeStatistics]]
     order: tuple[str, ...]
     samples: int
 
@@ -35,37 +39,51 @@ def observe(
     progress: Progress = silent,
     *,
     measured: Collection[str] | None = None,
+    matmuls: Sequence[str] = (),
 ) -> Observations:
     """Run ``batches`` through ``model`` and observe the first input of every one of ``layers`` (by name).
 
     Nothing of the activations is kept but their histograms. ``run`` calls the model on one batch. The order is that of
-    all ``layers``; statistics are of those in ``measured``, if that is given.
+    all ``layers``; statistics are of those in ``measured``, if that is given. ``matmuls`` names the attention modules
+    whose operands are observed. The model is left as it was.
 
     Raises:
-        CalibrationError: there are no batches.
+        CalibrationError: there are no batches, or one is not what the model takes.
         NonFiniteError: a layer's input holds NaN or Inf; the message names the layer.
+        ShapeError: a layer's input does not have its channels; the message names the layer.
     """
     observers: dict[str, RangeObserver] = {}
     samples, count = 0, len(batches) if isinstance(batches, Sequence) else 0
-    with ExitStack() as hooks, torch.inference_mode():
+    with ExitStack() as undo, torch.inference_mode():
+        cores = undo.enter_context(observed_attention(model, matmuls))
         for name, layer in layers.items():
-            handle = layer.register_forward_pre_hook(
-                _observing(observers, name, measured is None or name in measured), with_kwargs=True
-            )
-            hooks.callback(handle.remove)
+            hook = _observing(observers, name, measured is None or name in measured)
+            undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         progress("calibrating", 0, count)
         for done, batch in enumerate(batches, start=1):
-            run(model, batch)
+            _run_one(model, batch, done, run)
             samples += _samples(batch)
             progress("calibrating", done, max(count, done))
+        seen_by_matmuls = {name: core.statistics for name, core in cores.items()}
     if samples == 0:
         raise CalibrationError("calibration data must hold at least one batch, not none; pass an iterable of batches")
     seen = {name: observer.statistics() for name, observer in observers.items()}
     return Observations(
         statistics={name: statistics for name, statistics in seen.items() if statistics.total},
+        matmuls={name: statistics for name, statistics in seen_by_matmuls.items() if statistics},
         order=tuple(observers),
         samples=samples,
     )
+
+
+def _run_one(model: nn.Module, batch: Any, number: int, run: Callable[[nn.Module, Any], Any]) -> None:
+    try:
+        run(model, batch)
+    except TypeError as error:
+        raise CalibrationError(
+            f"calibration batch {number} must be what the model takes (a tensor, a tuple of arguments or a mapping of "
+            f"keyword arguments), not this {type(batch).__name__}: {error}"
+        ) from error
 
 
 def _observing(
@@ -74,10 +92,23 @@ def _observing(
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
         observer = observers.setdefault(name, RangeObserver(name))
-        if measured and isinstance(x, Tensor) and x.is_floating_point():
-            observer.update(x)
+        if isinstance(x, Tensor) and x.is_floating_point():
+            _check_channels(name, module, x)
+            if measured:
+                observer.update(x)
 
     return hook
+
+
+def _check_channels(name: str, module: nn.Module, x: Tensor) -> None:
+    """PyTorch's own message about a wrong shape does not say which layer it is about."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        expected, spatial = module.in_channels, len(module.kernel_size)
+    else:
+        expected, spatial = float_weight(module).shape[1], 0
+    given = x.shape[-1 - spatial] if x.dim() > spatial else f"an input of shape {tuple(x.shape)}"
+    if given != expected:
+        raise ShapeError(f"input of layer {name!r} must have {expected} channels, not {given}")
 
 
 def _samples(batch: Any) -> int:

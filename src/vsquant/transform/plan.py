@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from vsquant.calibrate import RangeStatistics
-from vsquant.errors import CalibrationError
+from vsquant.errors import CalibrationError, SpecError
+from vsquant.reference.integer_formats import check_scale_mode
 from vsquant.results.layers import LayerReport
 from vsquant.spec.formats import IntegerFormat, padded_length
-from vsquant.spec.layer import GammaMode, LayerSpec
+from vsquant.spec.layer import GammaMode, LayerSpec, ScaleMode
 from vsquant.transform.float_layers import float_weight, pads_like_tensorflow
 from vsquant.transform.match import Match
 
@@ -28,7 +29,7 @@ class LayerPlan:
     def report(self) -> LayerReport:
         """The plan as a record."""
         module, spec = self.match.module, self.spec
-        activation = None if spec is None else spec.activation
+        activation = None if spec is None or self.match.kind == "embedding" else spec.activation
         return LayerReport(
             name=self.match.name,
             kind=self.match.kind,
@@ -42,43 +43,73 @@ class LayerPlan:
         )
 
 
-def plan_layers(
-    matches: Sequence[Match], statistics: Mapping[str, RangeStatistics], fallback: LayerSpec
-) -> tuple[LayerPlan, ...]:
-    """Settle fallbacks and signedness for every matched layer.
+def plan_layers(matches: Sequence[Match], fallback: LayerSpec, scale_mode: ScaleMode) -> tuple[LayerPlan, ...]:
+    """Settle what each matched layer gets, as far as that can be known before any data is seen.
 
-    A convolution with groups of fewer than V channels takes ``fallback``; unsigned activations stay only where the
-    observed input is never negative.
+    A convolution with groups of fewer than V channels takes ``fallback``; an embedding keeps only the weight's part of
+    its spec; a matmul only the activation's.
+
+    Raises:
+        SpecError: a layer cannot be quantized as its spec says, or ``scale_mode`` is not defined for it; the message
+            names the layer.
+    """
+    return tuple(_plan(match, fallback, scale_mode) for match in matches)
+
+
+def with_signs(plans: Sequence[LayerPlan], statistics: Mapping[str, RangeStatistics]) -> tuple[LayerPlan, ...]:
+    """The plans with unsigned activations only where the observed input is never negative.
 
     Raises:
         CalibrationError: a layer that needs statistics was not reached by the calibration data.
     """
-    return tuple(_plan(match, statistics.get(match.name), fallback) for match in matches)
+    return tuple(_with_sign(plan, statistics.get(plan.match.name)) for plan in plans)
 
 
-def _plan(match: Match, seen: RangeStatistics | None, fallback: LayerSpec) -> LayerPlan:
+def _plan(match: Match, fallback: LayerSpec, scale_mode: ScaleMode) -> LayerPlan:
     spec, note = match.requested, match.note
     if spec is None:
         return LayerPlan(match=match, spec=None, note=note)
     if match.custom_forward and not pads_like_tensorflow(match.module):
         reason = f"{type(match.module).__name__} has a forward of its own: left floating point"
         return LayerPlan(match=match, spec=None, note=_joined(note, reason))
+    _check(match, spec, scale_mode)
     if _groups_too_small(match.module, spec):
-        note = _joined(
-            note,
-            f"groups of {float_weight(match.module).shape[1]} channels are fewer than V={spec.vector_size}: fallback",
-        )
+        channels = float_weight(match.module).shape[1]
+        note = _joined(note, f"groups of {channels} channels are fewer than V={spec.vector_size}: fallback")
         spec = _fallback_for(spec, fallback)
-    if match.kind not in ("embedding", "matmul") and spec.needs_calibration and seen is None:
+    if match.kind == "embedding" and isinstance(spec.activation, IntegerFormat):
+        spec = replace(spec, activation=None, product_bits=None, gamma="static")
+    if match.kind == "matmul":
+        spec = spec.signed_activation()
+    return LayerPlan(match=match, spec=spec, note=note)
+
+
+def _check(match: Match, spec: LayerSpec, scale_mode: ScaleMode) -> None:
+    """Refuse before the long work what the layer itself would refuse after it."""
+    if isinstance(match.module, (nn.Conv1d, nn.Conv2d)) and spec.gamma == "token":
+        raise SpecError(f"layer {match.name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
+    if match.kind == "matmul" and spec.activation is None:
+        raise SpecError(
+            f"matmul {match.name!r}: both operands are activations, so the spec must quantize them, not {spec}"
+        )
+    for fmt in (spec.weight, spec.activation):
+        if isinstance(fmt, IntegerFormat):
+            try:
+                check_scale_mode(fmt, scale_mode)
+            except SpecError as error:
+                raise SpecError(f"layer {match.name!r} with {spec}: {error}") from error
+
+
+def _with_sign(plan: LayerPlan, seen: RangeStatistics | None) -> LayerPlan:
+    spec, match = plan.spec, plan.match
+    if spec is None or match.kind in ("embedding", "matmul") or not spec.needs_calibration:
+        return plan
+    if seen is None:
         raise CalibrationError(
             f"layer {match.name!r} with {spec} needs calibration data that reaches it; "
             "give such data, skip the layer in a recipe, or use a spec with -tensor or -token and no 'u'"
         )
-    if seen is not None and spec.activation is not None and not spec.activation.signed:
-        spec = spec if seen.is_non_negative else spec.signed_activation()
-    if match.kind == "embedding" and spec.activation is not None:
-        spec = replace(spec, activation=None, product_bits=None, gamma="static")
-    return LayerPlan(match=match, spec=spec, note=note)
+    return plan if seen.is_non_negative else replace(plan, spec=spec.signed_activation())
 
 
 def _groups_too_small(module: nn.Module, spec: LayerSpec) -> bool:
@@ -89,12 +120,15 @@ def _groups_too_small(module: nn.Module, spec: LayerSpec) -> bool:
 
 def _fallback_for(requested: LayerSpec, fallback: LayerSpec) -> LayerSpec:
     """The fallback with what the request says of activations: float, unsigned where possible, found at run time."""
-    if requested.activation is None:
+    if fallback.is_comparison:
+        return fallback
+    activation = fallback.activation if requested.activation is not None else None
+    if activation is None:
         return replace(fallback, activation=None, product_bits=None, gamma="static")
-    activation = fallback.activation
-    if isinstance(activation, IntegerFormat) and not requested.activation.signed:
+    assert isinstance(activation, IntegerFormat)
+    if requested.activation is not None and not requested.activation.signed:
         activation = replace(activation, signed=False)
-    gamma: GammaMode = "static" if activation is None or requested.gamma == "static" else "tensor"
+    gamma: GammaMode = "tensor" if requested.is_dynamic and activation.has_coarse_scale else "static"
     return replace(fallback, activation=activation, gamma=gamma)
 
 

@@ -8,7 +8,6 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from vsquant.nn import (
-    ConvGeometry,
     QuantConv1d,
     QuantConv2d,
     QuantEmbedding,
@@ -17,7 +16,7 @@ from vsquant.nn import (
     QuantLinear,
 )
 from vsquant.spec.layer import LayerSpec, ScaleMode
-from vsquant.transform.float_layers import float_bias, float_weight, pads_like_tensorflow
+from vsquant.transform.float_layers import float_bias, float_weight, geometry_of
 from vsquant.transform.plan import LayerPlan
 
 WeightSource: TypeAlias = Callable[[str, Tensor, LayerSpec], QuantizedWeight]
@@ -34,10 +33,12 @@ def replace_layers(
 ) -> None:
     """Put quantized layers in the place of the float ones, in ``model`` itself, under every name a layer has.
 
+    Matmuls are left: see `vsquant.transform.attention.place_matmuls`.
+
     ``ranges`` holds the calibrated activation range (1,) of each layer that needs one.
     """
     for plan in plans:
-        if plan.spec is None:
+        if plan.spec is None or plan.match.kind == "matmul":
             continue
         match = plan.match
         weight = float_weight(match.module)
@@ -86,7 +87,7 @@ def make_layer(
             weight_shape=shape,
             bias=bias,
             activation_range=activation_range,
-            geometry=ConvGeometry.of(module, tf_same=pads_like_tensorflow(module)),
+            geometry=geometry_of(module),
         )
     return QuantLinear(
         name=name,

@@ -5,27 +5,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vsquant.calibrate import calibrated_range, weight_range
-from vsquant.errors import CalibrationError
-from vsquant.nn import QuantizedWeight, needs_range, quantize_weight
+from vsquant.calibrate import weight_range
+from vsquant.calibrate.calibrators import create_calibrator
+from vsquant.errors import CalibrationError, NonFiniteError
+from vsquant.nn import QuantizedWeight, quantize_weight
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.transform.attention import attention_modules, place_matmuls
+from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import FoldReport, fold_batchnorm
-from vsquant.transform.match import Match, apply_first_last, find_layers, match_layers
+from vsquant.transform.match import apply_first_last, eight_bit, find_layers, match_layers
 from vsquant.transform.observe import Observations, observe
-from vsquant.transform.plan import LayerPlan, plan_layers
+from vsquant.transform.plan import LayerPlan, plan_layers, with_signs
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
+from vsquant.workflows.batches import as_batches, by_argument, call
+from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
 
 WeightMethod: TypeAlias = Literal["max", "mse"]
-NOTHING_SEEN: Final = Observations(statistics={}, order=(), samples=0)
+NOTHING_SEEN: Final = Observations(statistics={}, matmuls={}, order=(), samples=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +38,18 @@ class Calibrators:
     """How coarse ranges are chosen where an operand has no vector scales; with them, ranges are the maximum.
 
     ``activation`` names a calibrator for static activation scales, ``weight`` says how output channels are clipped.
+
+    Raises:
+        CalibrationError: there is no such calibrator or method.
     """
 
     activation: str = "max"
     weight: WeightMethod = "max"
+
+    def __post_init__(self) -> None:
+        create_calibrator(self.activation)
+        if self.weight not in get_args(WeightMethod):
+            raise CalibrationError(f"weight must be one of {', '.join(get_args(WeightMethod))}, not {self.weight!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +75,10 @@ def quantize(
     """Quantize a trained model after training; the argument is left as it was.
 
     Args:
-        model: any ``nn.Module`` in evaluation mode.
+        model: any ``nn.Module``; what is returned is in evaluation mode.
         spec_or_recipe: one spec (or its notation) for every linear and convolution layer, or a recipe.
         calibration: batches of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments each.
-            Needed for static activation scales and for ``u``.
+            Needed for static activation scales, for ``u`` and for ``first_last``.
         scale_mode: ``"requantize"`` or ``"paper"``, how codes and vector scales are settled (eqs. 3 and 5).
         calibrators: how coarse ranges are chosen; the maximum by default.
         first_last: overrides the recipe's policy for the first and last layer executed.
@@ -79,11 +92,16 @@ def quantize(
         SpecError, RecipeError: the request contradicts itself or matches nothing.
         CalibrationError: calibration data is needed and missing, empty, or does not reach a layer.
         NonFiniteError: a weight or an activation holds NaN or Inf; the message names the layer.
+        ShapeError: a batch does not have the channels of a layer; the message names the layer.
     """
     recipe = as_recipe(spec_or_recipe, first_last)
-    needed = layers_to_observe(match_layers(model, recipe))
+    plans = plan_layers(
+        match_layers(model, recipe, matmuls=tuple(attention_modules(model))), recipe.fallback, scale_mode
+    )
+    needed = layers_to_observe(plans, recipe.first_last)
     if calibration is None:
-        _require_no_calibration(needed)
+        _require_no_calibration(needed, recipe.first_last)
+    _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
     prepared = prepare(model, calibration, layers=tuple(needed), batchnorm_pairs=batchnorm_pairs, progress=progress)
     return quantize_prepared(prepared, recipe, scale_mode=scale_mode, calibrators=calibrators, progress=progress)
 
@@ -101,13 +119,17 @@ def as_recipe(spec_or_recipe: LayerSpec | Recipe | str, first_last: FirstLast | 
     return spec_or_recipe if first_last is None else spec_or_recipe.model_copy(update={"first_last": first_last})
 
 
-def layers_to_observe(matches: Sequence[Match]) -> dict[str, LayerSpec]:
-    """Layers whose spec needs their input seen, by name."""
-    return {
-        match.name: match.requested
-        for match in matches
-        if match.requested is not None and match.kind != "embedding" and match.requested.needs_calibration
-    }
+def layers_to_observe(plans: Sequence[LayerPlan], first_last: FirstLast = "same") -> dict[str, LayerSpec]:
+    """Layers whose operands must be seen, by name, with the spec that needs it."""
+    needed = {}
+    for plan in plans:
+        if plan.spec is None or plan.match.kind == "embedding":
+            continue
+        ends = first_last == "8bit" and plan.match.kind in DEFAULT_KINDS
+        for spec in (plan.spec, eight_bit(plan.spec)) if ends else (plan.spec,):
+            if spec.needs_calibration:
+                needed[plan.match.name] = spec
+    return needed
 
 
 def prepare(
@@ -118,20 +140,34 @@ def prepare(
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
     progress: Progress = silent,
 ) -> PreparedModel:
-    """A copy of ``model`` with batch norms folded and the inputs of ``layers`` (all, if None) observed.
+    """A copy of ``model`` with batch norms folded and the inputs of ``layers`` observed.
+
+    ``layers`` may name attention modules; None is all linear and convolution layers. Where it is empty, one batch is
+    run, to learn the order of the layers.
 
     Raises:
-        CalibrationError: ``calibration`` holds no batch.
-        NonFiniteError: an activation holds NaN or Inf; the message names the layer.
+        CalibrationError: ``calibration`` holds no batch, or what is none.
+        NonFiniteError: a weight or an activation holds NaN or Inf; the message names the layer.
+        ShapeError: a batch does not have the channels of a layer; the message names the layer.
     """
+    batches = None if calibration is None else as_batches(calibration)
     copied = copy.deepcopy(model).eval()
-    batches = None if calibration is None else list(calibration)
-    example = batches[0] if batches else None
+    example = by_argument(copied, batches[0]) if batches else None
     folded = fold_batchnorm(copied, pairs=batchnorm_pairs, example=example)
     if batches is None:
         return PreparedModel(model=copied, observations=NOTHING_SEEN, folded=folded)
     watched = {layer.name: layer.module for layer in find_layers(copied) if layer.kind in DEFAULT_KINDS}
-    observations = observe(copied, watched, batches, call, progress, measured=None if layers is None else set(layers))
+    measured = set(watched if layers is None else layers)
+    _require_finite({name: module for name, module in watched.items() if name in measured})
+    observations = observe(
+        copied,
+        watched,
+        batches if measured else batches[:1],
+        call,
+        progress,
+        measured=measured,
+        matmuls=[name for name in attention_modules(copied) if name in measured],
+    )
     return PreparedModel(model=copied, observations=observations, folded=folded)
 
 
@@ -150,13 +186,14 @@ def quantize_prepared(
     """
     chosen = calibrators or Calibrators()
     model = copy.deepcopy(prepared.model)
-    plans = plan(model, prepared.observations, recipe)
+    plans = plan(model, prepared.observations, recipe, scale_mode)
     ranges = activation_ranges(plans, prepared.observations, chosen.activation)
-    done = 0
+    entries = attention_entries(plans, prepared.observations, chosen.activation, scale_mode)
+    done, total = 0, sum(_has_weight(layer) for layer in plans)
 
     def weights(name: str, weight: Tensor, spec: LayerSpec) -> QuantizedWeight:
         nonlocal done
-        progress("quantizing weights", done, len(plans))
+        progress("quantizing weights", done, total)
         done += 1
         key = (name, str(spec.weight), scale_mode, chosen.weight)
         if weight_cache is not None and key in weight_cache:
@@ -167,12 +204,14 @@ def quantize_prepared(
         return quantized
 
     replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=scale_mode)
-    progress("quantizing weights", len(plans), len(plans))
+    place_matmuls(model, entries)
+    progress("quantizing weights", total, total)
     attach_record(
         model,
         QuantizationRecord(
             layers=tuple(layer.report for layer in plans),
             folded=prepared.folded.folded,
+            unfolded=prepared.folded.unfolded,
             scale_mode=scale_mode,
             activation_calibrator=chosen.activation,
             weight_calibrator=chosen.weight,
@@ -182,36 +221,18 @@ def quantize_prepared(
     return model
 
 
-def plan(model: nn.Module, observations: Observations, recipe: Recipe) -> tuple[LayerPlan, ...]:
-    """What each layer of ``model`` gets, in the model's order."""
-    matches = match_layers(model, recipe)
-    order = observations.order or tuple(match.name for match in matches)
-    matches = apply_first_last(matches, order, recipe.first_last)
-    return plan_layers(matches, observations.statistics, recipe.fallback)
+def plan(
+    model: nn.Module, observations: Observations, recipe: Recipe, scale_mode: ScaleMode = "requantize"
+) -> tuple[LayerPlan, ...]:
+    """What each layer of ``model`` gets, in the model's order.
 
-
-def activation_ranges(plans: Sequence[LayerPlan], observations: Observations, calibrator: str) -> Mapping[str, Tensor]:
-    """The calibrated range (1,) of every layer with a static activation scale.
-
-    A layer with activation vector scales takes the maximum: clipping is what its vector scales make unnecessary.
+    Raises:
+        SpecError, RecipeError: the recipe cannot be applied to the model.
+        CalibrationError: a layer that needs statistics was not observed.
     """
-    ranges = {}
-    for layer in plans:
-        if layer.spec is None or layer.match.kind == "embedding" or not needs_range(layer.spec):
-            continue
-        fmt = layer.spec.activation
-        assert isinstance(fmt, IntegerFormat)
-        method = "max" if fmt.has_vectors else calibrator
-        range_ = calibrated_range(observations.statistics[layer.match.name], fmt, method)
-        ranges[layer.match.name] = torch.from_numpy(range_)
-    return ranges
-
-
-def call(model: nn.Module, batch: Any) -> Any:
-    """The model's output on one batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    matches = match_layers(model, recipe, matmuls=tuple(attention_modules(model)))
+    matches = apply_first_last(matches, observations.order, recipe.first_last)
+    return with_signs(plan_layers(matches, recipe.fallback, scale_mode), observations.statistics)
 
 
 def _quantize_weight(
@@ -223,9 +244,29 @@ def _quantize_weight(
     return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range)
 
 
-def _require_no_calibration(needed: Mapping[str, LayerSpec]) -> None:
+def _has_weight(plan: LayerPlan) -> bool:
+    return plan.spec is not None and plan.match.kind != "matmul"
+
+
+def _require_finite(layers: Mapping[str, nn.Module]) -> None:
+    """Found only after calibration, a weight of NaN would be blamed on the input of the next layer."""
+    for name, module in layers.items():
+        weight = float_weight(module)
+        if not bool(torch.isfinite(weight).all()):
+            kind = "NaN" if bool(torch.isnan(weight).any()) else "Inf"
+            raise NonFiniteError(
+                f"weight of layer {name!r}: a tensor must be finite to be quantized, but it holds {kind}"
+            )
+
+
+def _require_no_calibration(needed: Mapping[str, LayerSpec], first_last: FirstLast) -> None:
     for name, spec in needed.items():
         raise CalibrationError(
             f"calibration must be given: layer {name!r} with {spec} needs its input observed; pass "
             "calibration=batches, or use a spec with -tensor or -token and no 'u'"
+        )
+    if first_last != "same":
+        raise CalibrationError(
+            f"calibration must be given: first_last: {first_last} needs to see which layer runs first and which last; "
+            "pass calibration=batches, or use first_last: same"
         )

@@ -16,7 +16,11 @@ _ATTRIBUTE = "vsquant_record"
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationRecord:
-    """How a model was quantized: every layer's report, the batch norms folded, and the options used."""
+    """How a model was quantized: every layer's report, the batch norms folded or not, and the options used.
+
+    ``folded`` holds (layer, batch norm) pairs that became one; ``unfolded`` the batch norms that stayed floating point,
+    and why.
+    """
 
     layers: tuple[LayerReport, ...]
     folded: tuple[tuple[str, str], ...]
@@ -24,6 +28,7 @@ class QuantizationRecord:
     activation_calibrator: str
     weight_calibrator: str
     calibration_samples: int
+    unfolded: tuple[tuple[str, str], ...] = ()
 
 
 def attach_record(model: nn.Module, record: QuantizationRecord) -> None:
