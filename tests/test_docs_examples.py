@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from vsquant.cli.app import app
 
@@ -77,7 +78,7 @@ def command_lines(page: Path) -> list[str]:
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in command_lines(page)}))
 def test_command_lines_are_understood(line: str) -> None:
     group = typer.main.get_command(app)
-    assert isinstance(group, typer.main.TyperGroup)
+    assert isinstance(group, TyperGroup)
     verb, *arguments = shlex.split(line, comments=True)[1:]
     command = group.commands[verb]
     command.make_context(verb, arguments)
