@@ -30,12 +30,14 @@ def replace_layers(
     weights: WeightSource,
     ranges: Mapping[str, Tensor],
     scale_mode: ScaleMode,
-) -> None:
+) -> nn.Module:
     """Put quantized layers in the place of the float ones, in ``model`` itself, under every name a layer has.
 
-    Matmuls are left: see `vsquant.transform.attention.place_matmuls`.
+    ``ranges`` holds the calibrated activation range (1,) of each layer that needs one. Matmuls are left: see
+    `vsquant.transform.attention.place_matmuls`.
 
-    ``ranges`` holds the calibrated activation range (1,) of each layer that needs one.
+    Returns:
+        The model, or its replacement where the model itself is the layer.
     """
     for plan in plans:
         if plan.spec is None or plan.match.kind == "matmul":
@@ -52,7 +54,8 @@ def replace_layers(
         )
         layer.train(match.module.training)
         for name in (match.name, *match.aliases):
-            set_module(model, name, layer)
+            model = set_module(model, name, layer)
+    return model
 
 
 def make_layer(
@@ -100,7 +103,10 @@ def make_layer(
     )
 
 
-def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` at the dotted ``name`` of ``model``."""
+def set_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Put ``module`` at the dotted ``name`` of ``model``; returns the model, which is ``module`` for the name ""."""
+    if not name:
+        return module
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+    return model

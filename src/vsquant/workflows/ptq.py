@@ -203,7 +203,7 @@ def quantize_prepared(
             weight_cache[key] = quantized
         return quantized
 
-    replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=scale_mode)
+    model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=scale_mode)
     place_matmuls(model, entries)
     progress("quantizing weights", total, total)
     attach_record(

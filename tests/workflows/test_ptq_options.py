@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vsquant
+from vsquant import Calibrators, Recipe, Rule, reference
+from vsquant.calibrate import CALIBRATORS, weight_range
+from vsquant.errors import CalibrationError
+from vsquant.nn import QuantEmbedding, QuantLinear
+
+
+def specs(model: nn.Module) -> dict[str, str | None]:
+    return {layer.name: layer.spec for layer in vsquant.quantization_record(model).layers}
+
+
+@pytest.mark.parametrize("spec", ["w3a8-full", "w3a8-g16", "w3a8-full-g16", "w3a8"])
+def test_weight_calibrators_clip_conventional_formats_only(spec: str) -> None:
+    model = nn.Linear(32, 4)
+    with torch.no_grad():
+        model.weight[0, 0] = 0.3
+        model.weight[3] = 0.0
+    clipped, whole = (
+        vsquant.quantize(model, f"{spec}-tensor", calibrators=Calibrators(weight=method)) for method in ("mse", "max")
+    )
+    fmt = clipped.spec.weight
+    ranges = weight_range(model.weight.detach(), fmt, "mse").numpy()
+    assert ranges[0] < 0.3 and ranges[3] == 0.0
+    nonzero = reference.quantize(model.weight[:3].detach().numpy(), fmt, coarse_range=ranges[:3])
+    np.testing.assert_array_equal(clipped.weight_codes[:3].numpy(), nonzero.codes)
+    np.testing.assert_array_equal(clipped.weight_coarse_scale[:3].numpy(), nonzero.coarse_scale)
+    assert (clipped.weight_codes[3] == 0).all()
+    errors = [float((layer.weight - model.weight.detach()).square().sum()) for layer in (clipped, whole)]
+    assert errors[0] < errors[1]
+    vectors = [
+        vsquant.quantize(model, "w3a8-s4/8-tensor", calibrators=Calibrators(weight=method)).weight
+        for method in ("mse", "max")
+    ]
+    assert torch.equal(*vectors)
+
+
+def test_activation_calibrators_clip_where_there_are_no_vectors() -> None:
+    outlier = torch.cat([torch.randn(4095), torch.tensor([40.0])]).view(-1, 16)
+    largest = {}
+    for name in CALIBRATORS:
+        for spec in ("w8a4", "w8a4-s4/6"):
+            chosen = Calibrators(activation=name)
+            layer = vsquant.quantize(nn.Linear(16, 4), spec, calibration=[outlier], calibrators=chosen)
+            largest[name, spec] = layer.activation_range.item()
+    assert {value for (_, spec), value in largest.items() if spec == "w8a4-s4/6"} == {40.0}
+    assert largest["max", "w8a4"] == 40.0
+    assert largest["mse", "w8a4"] < 10.0 > largest["entropy", "w8a4"]
+
+
+def test_embeddings_are_quantized_where_asked_by_row() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 24), nn.Linear(24, 4))
+    recipe = Recipe(rules=(Rule(type="embedding", spec="w8a8-s6/8"), Rule(spec="w8a8-s6/8")))
+    indices = torch.arange(10).view(2, 5)
+    quantized = vsquant.quantize(model, recipe, calibration=[indices])
+    assert isinstance(quantized[0], QuantEmbedding)
+    assert quantized[0].weight_coarse_scale.shape == (10,)
+    assert specs(quantized) == {"0": "w8a16-s6/x-v16", "1": "w8a8-s6/8-v16"}
+    plain = vsquant.quantize(model, "w8a8-s6/8", calibration=[indices])
+    assert isinstance(plain[0], nn.Embedding) and specs(plain)["0"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "mean"}, "mean"),
+        ({"weight": "entropy"}, "weight must be one of max, mse, not 'entropy'"),
+    ],
+)
+def test_unknown_calibrators_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        Calibrators(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spec", ["w4a4u-s4/6", "w4a4-s4/6-tensor", "w8a8-g16"])
+def test_half_precision_models_are_quantized_as_their_values_in_float32(dtype: torch.dtype, spec: str) -> None:
+    torch.manual_seed(0)
+    half = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 8, 3), nn.Flatten(), nn.Linear(128, 5)).to(dtype)
+    full = copy.deepcopy(half).to(torch.float32)
+    x = torch.randn(4, 3, 8, 8, dtype=dtype)
+    ours = vsquant.quantize(half, spec, calibration=[x])
+    theirs = vsquant.quantize(full, spec, calibration=[x.to(torch.float32)])
+    for (_, a), (_, b) in zip(vsquant.quantized_layers(ours), vsquant.quantized_layers(theirs), strict=True):
+        assert torch.equal(a.weight_codes, b.weight_codes)
+        assert a.weight_coarse_scale.numpy().tobytes() == b.weight_coarse_scale.numpy().tobytes()
+        if a.weight_vector_scale is not None:
+            assert torch.equal(a.weight_vector_scale, b.weight_vector_scale)
+    first, second = ours[0], theirs[0]
+    assert torch.equal(first(x), second(x.to(torch.float32)).to(dtype))
+    assert ours(x).dtype == dtype
+
+
+def test_the_model_itself_may_be_the_layer() -> None:
+    layer = nn.Linear(16, 4)
+    quantized = vsquant.quantize(layer, "w4a4-s4/6-token")
+    assert isinstance(quantized, QuantLinear) and isinstance(layer, nn.Linear)
