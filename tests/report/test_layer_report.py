@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
@@ -65,11 +66,18 @@ def test_layers(squad_table: Table) -> None:
 
 def test_inspection_lines() -> None:
     text = shown(render_inspection(inspection(layer("a.b", 21.34), layer("emb", None))))
-    assert "m.vsq" in text and "16,384 quantized weights at 4.25 bits each (8.5 KiB), 2.0 KiB in float" in text
+    sizes = "16,384 quantized weights at 4.25 bits each (8.5 KiB once packed), 2.0 KiB in float"
+    assert "m.vsq" in text and sizes in " ".join(text.split())
     line = next(line for line in text.splitlines() if line.startswith("a.b"))
     assert line.split() == ["a.b", "w4a8-s4/8-v16", "128×64", "8,192", "4,352", "4.25", "13", "of", "16", "21.3"]
     assert "note" not in text
     assert "tied to emb" in shown(render_inspection(inspection(layer("a", 1.0, "tied to emb"))))
+    left = replace(inspection(layer("a", 1.0)), left_float=(("head", "skipped"), ("tail", "skipped"), ("b", "tied")))
+    assert shown(render_inspection(left)).splitlines()[-2:] == [
+        "left float: head, tail (skipped)",
+        "left float: b (tied)",
+    ]
+    assert inspection_to_json(left)["left_float"][2] == {"name": "b", "reason": "tied"}
 
 
 def test_inspection_json() -> None:

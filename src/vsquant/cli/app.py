@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import vsquant
-from vsquant.cli import evaluate, quantize, table
+from vsquant.cli import evaluate, inspect, quantize, table
 from vsquant.errors import VsquantError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("table")(table.table)
 app.command("quantize")(quantize.quantize)
 app.command("evaluate")(evaluate.evaluate)
+app.command("inspect")(inspect.inspect)
 
 
 def _version(show: bool) -> None:

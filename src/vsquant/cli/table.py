@@ -43,9 +43,7 @@ def table(
     as_json: JsonFlag = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown.")] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a report, one HTML file.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a report, one HTML file.")] = None,
 ) -> None:
     """Measure a network in many formats beside float and per-channel quantization.
 

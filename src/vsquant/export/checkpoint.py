@@ -5,26 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import vsquant
-from vsquant.errors import CheckpointError, DataError, RecipeError, ShapeError
-from vsquant.export.header import FORMAT_VERSION, METADATA_KEY, Header, LayerHeader, report_headers
-from vsquant.export.validation import check_layer_tensors, layer_tensors
-from vsquant.files import replacing
-from vsquant.nn import QuantizedWeight
+from vsquant.errors import CalibrationError, CheckpointError, RecipeError, ShapeError, SpecError
+from vsquant.export.building import build
+from vsquant.export.header import FORMAT_VERSION, FloatName, Header, LayerHeader, MatmulHeader, report_headers
+from vsquant.export.storage import checksum, read_header, read_tensors, write
+from vsquant.export.validation import check_layer_fits, check_layer_tensors, check_ranges, layer_tensors
+from vsquant.nn import QuantEmbedding, QuantLayer
 from vsquant.tasks import architectures
+from vsquant.transform.attention import AttentionEntry, attention_entries, place_matmuls, ranges_in_state
+from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm
-from vsquant.transform.match import Layer, find_layers
+from vsquant.transform.match import find_layers
 from vsquant.transform.replace import make_layer, set_module
 from vsquant.workflows.record import attach_record, quantization_record, quantized_layers
-
-PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] | None = None) -> None:
@@ -35,31 +34,31 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
 
     Raises:
         VsquantError: the model is not one that vsquant quantized.
-        CheckpointError: the file cannot be written; nothing half-written remains.
+        CheckpointError: the file cannot be written (nothing half-written remains), or the model's state holds more
+            than tensors.
     """
     record = quantization_record(model)
-    tensors, tied = _unique_tensors(model.state_dict())
+    tensors, tied = _unique_tensors(_state(model))
     header = Header(
         format_version=FORMAT_VERSION,
         vsquant_version=vsquant.__version__,
         architecture=dict(architecture) if architecture is not None else architectures.describe(model),
-        layers=tuple(_layer_headers(model)),
+        layers=_layer_headers(model),
+        matmuls=tuple(
+            MatmulHeader(name=entry.name, spec=entry.spec, scale_mode=entry.scale_mode)
+            for entry in attention_entries(model)
+        ),
         folded=record.folded,
+        unfolded=record.unfolded,
         tied=tied,
+        checksums={name: checksum(tensor) for name, tensor in tensors.items()},
         report=report_headers(record),
         scale_mode=record.scale_mode,
         activation_calibrator=record.activation_calibrator,
         weight_calibrator=record.weight_calibrator,
         calibration_samples=record.calibration_samples,
     )
-    target = Path(path)
-    try:
-        with replacing(target) as temporary:
-            save_file(tensors, temporary, metadata={METADATA_KEY: header.model_dump_json()})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint {target} could not be written, and nothing of it remains: {error}"
-        ) from error
+    write(Path(path), header, tensors)
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -69,118 +68,116 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     architectures that the header names and vsquant knows are built.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, a pickle, or does not fit the model; the message names
-            the tensor where one is at fault.
+        CheckpointError: the file is missing, truncated, damaged, foreign, a pickle, or does not fit the model; the
+            message names the tensor where one is at fault.
+        MissingExtraError: the package that has the architecture is not installed.
     """
     source = Path(path)
     header = read_header(source)
-    base = copy.deepcopy(model) if model is not None else _build(header, source)
+    tensors = read_tensors(source, header)
+    base = copy.deepcopy(model) if model is not None else build(header, tensors, source)
     base.eval()
     try:
-        with safe_open(source, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{source} must be a whole safetensors file: {error}") from error
-    try:
         fold_batchnorm(base, pairs=header.folded)
-    except (RecipeError, ShapeError) as error:
+        _place_layers(base, header, tensors, source)
+        place_matmuls(base, _matmul_entries(header, tensors, source))
+    except (RecipeError, ShapeError, SpecError, CalibrationError) as error:
         raise CheckpointError(f"{source} does not fit the model: {error}") from error
-    _place_layers(base, header, tensors, source)
     _load_state(base, tensors, header, source)
     attach_record(base, header.record)
     return base
 
 
-def read_header(path: Path) -> Header:
-    """The header of a checkpoint, without its tensors.
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a model but the weights that quantized layers make of their integers.
 
-    Raises:
-        CheckpointError: the file is missing, truncated, foreign or a pickle.
+    Buffers that PyTorch leaves out of a state are there too: what they are may depend on how the model was made.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} must be a readable file: {error.strerror or error}") from error
-    if start.startswith(PICKLE_STARTS):
-        raise CheckpointError(
-            f"{path} must be a vsquant checkpoint (safetensors), but it looks like a pickle (torch.save), which could "
-            "run code and is never read; save it with vsquant.save"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} must be a whole vsquant checkpoint (safetensors): {error}") from error
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{path} must be a checkpoint written by vsquant.save, but it has no vsquant header")
-    return Header.parse(metadata[METADATA_KEY], str(path))
+    state: dict[str, Tensor] = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"the model's state must hold tensors only, but {name!r} is a {type(value).__name__}")
+    return state | _unlisted_buffers(model)
+
+
+def _unlisted_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The non-persistent buffers outside quantized layers, under every name they have."""
+    made = {
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, QuantLayer)
+    }
+    listed = model.state_dict().keys() | made
+    return {name: buffer for name, buffer in model.named_buffers(remove_duplicate=False) if name not in listed}
 
 
 def _unique_tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors to store, and for each that is another one (tied weights, shared layers) the name of that."""
     unique: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
-    seen: dict[tuple[int, int, torch.Size, tuple[int, ...], torch.dtype], str] = {}
+    seen: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], str] = {}
     for name, tensor in state.items():
-        key = (tensor.data_ptr(), tensor.numel(), tensor.shape, tensor.stride(), tensor.dtype)
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and key in seen:
             tied[name] = seen[key]
         else:
             seen[key] = name
-            unique[name] = tensor.detach().cpu().contiguous()
+            unique[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return unique, tied
 
 
-def _layer_headers(model: nn.Module) -> list[LayerHeader]:
+def _layer_headers(model: nn.Module) -> tuple[LayerHeader, ...]:
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
-    return [
-        LayerHeader(name=name, aliases=tuple(names[id(layer)][1:]), spec=layer.spec, scale_mode=layer.scale_mode)
-        for name, layer in quantized_layers(model)
-    ]
-
-
-def _build(header: Header, path: Path) -> nn.Module:
-    if header.architecture is None:
-        raise CheckpointError(
-            f"{path} does not name an architecture that vsquant knows; give the float model: "
-            "vsquant.load(path, model=float_model)"
+    return tuple(
+        LayerHeader(
+            name=name,
+            aliases=tuple(names[id(layer)][1:]),
+            spec=layer.spec,
+            scale_mode=layer.scale_mode,
+            output_dtype=_dtype_name(layer.output_dtype) if isinstance(layer, QuantEmbedding) else None,
         )
-    try:
-        return architectures.build(header.architecture)
-    except DataError as error:
-        raise CheckpointError(
-            f"{path} names an architecture that vsquant cannot build: {error}; give the float model: "
-            "vsquant.load(path, model=float_model)"
-        ) from error
+        for name, layer in quantized_layers(model)
+    )
+
+
+def _dtype_name(dtype: torch.dtype) -> FloatName:
+    name: FloatName = next(name for name in get_args(FloatName) if getattr(torch, name) == dtype)
+    return name
 
 
 def _place_layers(model: nn.Module, header: Header, tensors: Mapping[str, Tensor], path: Path) -> None:
-    layers: dict[str, Layer] = {layer.name: layer for layer in find_layers(model)}
+    layers = {layer.name: layer for layer in find_layers(model)}
     for entry in header.layers:
         layer = layers.get(entry.name)
         if layer is None:
             raise CheckpointError(f"{path} has a quantized layer {entry.name!r}, but the model has no such layer")
-        parts = layer_tensors(entry, tensors)
-        check_layer_tensors(entry, parts, layer.module, path)
+        check_layer_fits(entry, layer, path)
+        parts, is_embedding = layer_tensors(entry, tensors), layer.kind == "embedding"
+        check_layer_tensors(entry, parts, float_weight(layer.module).shape, path, is_embedding=is_embedding)
+        if entry.output_dtype is not None:
+            layer.module.to(getattr(torch, entry.output_dtype))
         quantized = make_layer(
             layer.module,
             entry.name,
             entry.spec,
             scale_mode=entry.scale_mode,
-            weight=QuantizedWeight(
-                codes=parts.codes,
-                vector_scale=parts.vector_scale,
-                coarse_scale=parts.coarse_scale,
-                values=parts.values,
-            ),
+            weight=parts.weight,
             activation_range=parts.activation_range,
         )
-        quantized.train(layer.module.training)
+        quantized.eval()
         for name in (entry.name, *entry.aliases):
             set_module(model, name, quantized)
+
+
+def _matmul_entries(header: Header, tensors: Mapping[str, Tensor], path: Path) -> list[AttentionEntry]:
+    entries = []
+    for entry in header.matmuls:
+        ranges = ranges_in_state(entry.name, tensors)
+        check_ranges(entry, ranges, path)
+        entries.append(AttentionEntry(name=entry.name, spec=entry.spec, scale_mode=entry.scale_mode, ranges=ranges))
+    return entries
 
 
 def _load_state(model: nn.Module, tensors: Mapping[str, Tensor], header: Header, path: Path) -> None:
@@ -189,15 +186,40 @@ def _load_state(model: nn.Module, tensors: Mapping[str, Tensor], header: Header,
         if stored not in tensors:
             raise CheckpointError(f"{path}: tensor {name!r} is tied to {stored!r}, which is not in the file")
         state[name] = tensors[stored]
-    expected = model.state_dict()
+    expected = _state(model)
     missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or foreign:
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has a tensor {foreign[0]!r} that the model has not"
         raise CheckpointError(f"{path} does not fit the model: it {what}")
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path} does not fit the model: {name!r} must be {tuple(expected[name].shape)}, "
-                f"not {tuple(tensor.shape)}"
-            )
-    model.load_state_dict(state, strict=True, assign=True)
+        _check_same_kind(name, tensor, expected[name], path)
+    listed = model.state_dict().keys()
+    for name in state.keys() - listed:
+        _set_tensor(model, name, state[name])
+    model.load_state_dict({name: state[name] for name in listed}, strict=True, assign=True)
+    for name, stored in header.tied.items():
+        _set_tensor(model, name, _tensor_at(model, stored))
+
+
+def _check_same_kind(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
+    """The file's tensor may be of another float dtype than the model's: the checkpoint may be of a bfloat16 model."""
+    if tensor.shape != expected.shape:
+        raise CheckpointError(
+            f"{path} does not fit the model: {name!r} must be {tuple(expected.shape)}, not {tuple(tensor.shape)}"
+        )
+    both_float = tensor.is_floating_point() and expected.is_floating_point()
+    if tensor.dtype != expected.dtype and not both_float:
+        raise CheckpointError(f"{path} does not fit the model: {name!r} must be {expected.dtype}, not {tensor.dtype}")
+
+
+def _tensor_at(model: nn.Module, name: str) -> Tensor:
+    parent, _, child = name.rpartition(".")
+    tensor = getattr(model.get_submodule(parent), child)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a parameter or a buffer in the place of another; tied parameters become one object again."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, tensor)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Final, Literal
+from collections import Counter
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeInt,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from vsquant.errors import CheckpointError, SpecError
 from vsquant.results.layers import LayerReport
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.workflows.record import QuantizationRecord
 
-METADATA_KEY: Final = "vsquant"
 FORMAT_VERSION: Final = 1
+
+FloatName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 def _parse_spec(value: object) -> object:
@@ -31,10 +43,19 @@ class _Strict(BaseModel):
 
 
 class LayerHeader(_Strict):
-    """One quantized layer: the spec in force and the names that share it."""
+    """One quantized layer: the spec in force, the names that share it, and the dtype that an embedding looks up."""
 
     name: str
     aliases: tuple[str, ...]
+    spec: SpecText
+    scale_mode: ScaleMode
+    output_dtype: FloatName | None
+
+
+class MatmulHeader(_Strict):
+    """One attention module whose matrix products are quantized."""
+
+    name: str
     spec: SpecText
     scale_mode: ScaleMode
 
@@ -47,8 +68,8 @@ class ReportHeader(_Strict):
     rule: str
     requested: str | None
     spec: str | None
-    weights: int
-    padding: float
+    weights: NonNegativeInt
+    padding: Annotated[float, Field(ge=0, lt=1)]
     unsigned_activations: bool | None
     note: str
 
@@ -57,20 +78,35 @@ class Header(_Strict):
     """Everything a checkpoint says beside its tensors.
 
     ``architecture`` is what `vsquant.tasks.architectures.build` needs, None for models only their owner can build;
-    ``tied`` maps the names of tensors that are not stored to the stored ones they are.
+    ``tied`` maps the names of tensors that are not stored to the stored ones they are; ``checksums`` has the CRC-32 of
+    every stored tensor's bytes.
+
+    Invariant: no module is named twice.
     """
 
     format_version: Literal[1]
     vsquant_version: str
     architecture: dict[str, str] | None
     layers: tuple[LayerHeader, ...]
+    matmuls: tuple[MatmulHeader, ...]
     folded: tuple[tuple[str, str], ...]
+    unfolded: tuple[tuple[str, str], ...]
     tied: dict[str, str]
+    checksums: dict[str, NonNegativeInt]
     report: tuple[ReportHeader, ...]
     scale_mode: str
     activation_calibrator: str
     weight_calibrator: str
-    calibration_samples: int
+    calibration_samples: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _names_each_module_once(self) -> Header:
+        names = Counter(name for layer in self.layers for name in (layer.name, *layer.aliases))
+        names += Counter(matmul.name for matmul in self.matmuls)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ValueError(f"layer {twice[0]!r} must be named once, not {names[twice[0]]} times")
+        return self
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Header:
@@ -95,6 +131,7 @@ class Header(_Strict):
         return QuantizationRecord(
             layers=tuple(LayerReport(**report.model_dump()) for report in self.report),
             folded=self.folded,
+            unfolded=self.unfolded,
             scale_mode=self.scale_mode,
             activation_calibrator=self.activation_calibrator,
             weight_calibrator=self.weight_calibrator,

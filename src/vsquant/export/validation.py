@@ -10,30 +10,71 @@ import torch
 from torch import Tensor, nn
 
 from vsquant.errors import CheckpointError
-from vsquant.export.header import LayerHeader
-from vsquant.nn import needs_range
+from vsquant.export.header import LayerHeader, MatmulHeader
+from vsquant.nn import QuantizedWeight, needs_range
 from vsquant.spec.formats import IntegerFormat, padded_length
-from vsquant.transform.float_layers import float_weight
+from vsquant.transform.attention_core import AttentionRanges
+from vsquant.transform.float_layers import pads_like_tensorflow
+from vsquant.transform.match import Layer
 
 
 class LayerTensors(NamedTuple):
-    """The stored tensors of one quantized layer."""
+    """The stored tensors of one quantized layer, under the names they have in it."""
 
-    codes: Tensor | None
-    vector_scale: Tensor | None
-    coarse_scale: Tensor | None
-    values: Tensor | None
+    weight_codes: Tensor | None
+    weight_vector_scale: Tensor | None
+    weight_coarse_scale: Tensor | None
+    weight_values: Tensor | None
     activation_range: Tensor | None
+
+    @property
+    def weight(self) -> QuantizedWeight:
+        """The weight's parts."""
+        return QuantizedWeight(
+            codes=self.weight_codes,
+            vector_scale=self.weight_vector_scale,
+            coarse_scale=self.weight_coarse_scale,
+            values=self.weight_values,
+        )
+
+
+class _Require(Protocol):
+    def __call__(self, condition: bool, part: str, problem: str) -> None: ...
 
 
 def layer_tensors(entry: LayerHeader, tensors: Mapping[str, Tensor]) -> LayerTensors:
     """The tensors that a layer has in the file; a part it lacks is None."""
-    names = ("weight_codes", "weight_vector_scale", "weight_coarse_scale", "weight_values", "activation_range")
-    return LayerTensors(*(tensors.get(f"{entry.name}.{name}") for name in names))
+    prefix = f"{entry.name}." if entry.name else ""
+    return LayerTensors(*(tensors.get(prefix + part) for part in LayerTensors._fields))
 
 
-def check_layer_tensors(entry: LayerHeader, parts: LayerTensors, module: nn.Module, path: Path) -> None:
-    """Hold a layer's tensors against its spec and the float layer's shape.
+def check_layer_fits(entry: LayerHeader, layer: Layer, path: Path) -> None:
+    """Whether the float layer can be what the header says it became.
+
+    Raises:
+        CheckpointError: it cannot; names the layer.
+    """
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise CheckpointError(f"{path} does not fit the model: layer {entry.name!r} {problem} (spec {entry.spec})")
+
+    require(set(entry.aliases) == set(layer.aliases), f"must have the other names {sorted(layer.aliases)}")
+    require(bool(entry.name), "must be inside the model")
+    plain = not layer.custom_forward or pads_like_tensorflow(layer.module)
+    require(plain and not layer.obstacle, "cannot be replaced by a quantized one")
+    is_convolution = isinstance(layer.module, (nn.Conv1d, nn.Conv2d))
+    require(not (is_convolution and entry.spec.gamma == "token"), "must not have -token, being a convolution")
+    is_embedding = layer.kind == "embedding"
+    quantizes_input = isinstance(entry.spec.activation, IntegerFormat)
+    require(not (is_embedding and quantizes_input), "must have no activation format, its input being indices")
+    require(is_embedding == (entry.output_dtype is not None), "must have an output_dtype only if it is an embedding")
+
+
+def check_layer_tensors(
+    entry: LayerHeader, parts: LayerTensors, shape: torch.Size, path: Path, *, is_embedding: bool
+) -> None:
+    """Hold a layer's tensors against its spec and the float weight's ``shape``, (K, C, *kernel).
 
     Raises:
         CheckpointError: a tensor is missing, superfluous, of another shape or type, or out of the format's range.
@@ -43,57 +84,85 @@ def check_layer_tensors(entry: LayerHeader, parts: LayerTensors, module: nn.Modu
         if not condition:
             raise CheckpointError(f"{path}: tensor {entry.name}.{part} {problem} (spec {entry.spec})")
 
-    shape, fmt = float_weight(module).shape, entry.spec.weight
+    expected = _expected_parts(entry, is_embedding)
+    for part, tensor in parts._asdict().items():
+        require((tensor is not None) == (part in expected), part, "must be there exactly where the spec has it")
+    fmt = entry.spec.weight
     if not isinstance(fmt, IntegerFormat):
-        require(parts.values is not None and parts.values.shape == shape, "weight_values", f"must be {tuple(shape)}")
-        require(parts.values is not None and bool(parts.values.isfinite().all()), "weight_values", "must be finite")
-        return
+        assert parts.weight_values is not None
+        _check_shape(parts.weight_values, torch.float32, shape, "weight_values", require)
+        require(bool(parts.weight_values.isfinite().all()), "weight_values", "must be finite")
+    else:
+        _check_integers(parts, fmt, shape, require)
+    if parts.activation_range is not None:
+        _check_scale(parts.activation_range, torch.Size([1]), "activation_range", require)
+
+
+def check_ranges(entry: MatmulHeader, ranges: AttentionRanges | None, path: Path) -> None:
+    """Hold the ranges of an attention module's operands against its spec.
+
+    Raises:
+        CheckpointError: they are missing, superfluous, or not one finite float32 number for each head.
+    """
+
+    def require(condition: bool, part: str, problem: str) -> None:
+        if not condition:
+            raise CheckpointError(f"{path}: range of {part} of matmul {entry.name!r} {problem} (spec {entry.spec})")
+
+    require((ranges is not None) == needs_range(entry.spec), "any operand", "must be there only if γ is static")
+    if ranges is not None:
+        heads = torch.Size([ranges.query.numel()])
+        for operand, range_ in ranges._asdict().items():
+            _check_scale(range_, heads, operand, require)
+
+
+def _expected_parts(entry: LayerHeader, is_embedding: bool) -> set[str]:
+    fmt = entry.spec.weight
+    if isinstance(fmt, IntegerFormat):
+        parts = {"weight_codes"}
+        parts |= {"weight_vector_scale"} if fmt.has_vectors else set()
+        parts |= {"weight_coarse_scale"} if fmt.has_coarse_scale else set()
+    else:
+        parts = {"weight_values"}
+    return parts | ({"activation_range"} if needs_range(entry.spec) and not is_embedding else set())
+
+
+def _check_integers(parts: LayerTensors, fmt: IntegerFormat, shape: torch.Size, require: _Require) -> None:
     size = fmt.vector_size or shape[1]
-    vectors = padded_length(shape[1], fmt.vector_size) // size
-    lead = (shape[0], *shape[2:], vectors)
-    _check_codes(parts.codes, fmt, (*lead, size), require)
-    _check_vector_scale(parts.vector_scale, fmt, lead, require)
-    has_coarse = fmt.has_coarse_scale
-    require((parts.coarse_scale is not None) == has_coarse, "weight_coarse_scale", "must be there only with its format")
-    _check_positive(parts.coarse_scale, (shape[0],), "weight_coarse_scale", require)
-    if not isinstance(module, nn.Embedding):
-        ranged = needs_range(entry.spec)
-        require((parts.activation_range is not None) == ranged, "activation_range", "must be there only if γ is static")
-        _check_positive(parts.activation_range, (1,), "activation_range", require)
+    lead = torch.Size([shape[0], *shape[2:], padded_length(shape[1], fmt.vector_size) // size if size else 0])
+    assert parts.weight_codes is not None
+    _check_codes(parts.weight_codes, fmt, torch.Size([*lead, size]), shape[1], require)
+    if parts.weight_vector_scale is not None and fmt.two_level:
+        _check_integer_scale(parts.weight_vector_scale, fmt, lead, require)
+    elif parts.weight_vector_scale is not None:
+        _check_scale(parts.weight_vector_scale, lead, "weight_vector_scale", require, fp16=fmt.scale == "fp16")
+    if parts.weight_coarse_scale is not None:
+        gamma = torch.Size([shape[0]])
+        _check_scale(parts.weight_coarse_scale, gamma, "weight_coarse_scale", require, fp16=fmt.coarse_fp16)
 
 
-class _Require(Protocol):
-    def __call__(self, condition: bool, part: str, problem: str) -> None: ...
-
-
-def _check_codes(codes: Tensor | None, fmt: IntegerFormat, shape: tuple[int, ...], require: _Require) -> None:
+def _check_codes(codes: Tensor, fmt: IntegerFormat, shape: torch.Size, length: int, require: _Require) -> None:
     part = "weight_codes"
-    require(codes is not None, part, "must be there")
-    assert codes is not None
-    require(codes.dtype == torch.int8, part, f"must be int8, not {codes.dtype}")
-    require(codes.shape == shape, part, f"must be {shape}, not {tuple(codes.shape)}")
+    _check_shape(codes, torch.int8, shape, part, require)
     inside = codes.numel() == 0 or (int(codes.min()) >= fmt.qmin and int(codes.max()) <= fmt.qmax)
     require(inside, part, f"must hold codes from {fmt.qmin} to {fmt.qmax}")
+    require(not bool(codes.flatten(-2)[..., length:].any()), part, "must hold zeros where tails are padded")
 
 
-def _check_vector_scale(scale: Tensor | None, fmt: IntegerFormat, shape: tuple[int, ...], require: _Require) -> None:
+def _check_integer_scale(scale: Tensor, fmt: IntegerFormat, shape: torch.Size, require: _Require) -> None:
     part = "weight_vector_scale"
-    require((scale is not None) == fmt.has_vectors, part, "must be there exactly where the format has vectors")
-    if scale is None:
-        return
-    require(scale.shape == shape, part, f"must be {shape}, not {tuple(scale.shape)}")
-    if not fmt.two_level:
-        _check_positive(scale, shape, part, require)
-        return
-    require(scale.dtype == torch.int16, part, f"must be int16, not {scale.dtype}")
+    _check_shape(scale, torch.int16, shape, part, require)
     inside = scale.numel() == 0 or (int(scale.min()) >= fmt.scale_min and int(scale.max()) <= fmt.scale_top)
     require(inside, part, f"must hold scales from {fmt.scale_min} to {fmt.scale_top}")
 
 
-def _check_positive(scale: Tensor | None, shape: tuple[int, ...], part: str, require: _Require) -> None:
+def _check_scale(scale: Tensor, shape: torch.Size, part: str, require: _Require, *, fp16: bool = False) -> None:
     """Float scales: zero is the scale of zeros."""
-    if scale is None:
-        return
-    require(scale.dtype == torch.float32, part, f"must be float32, not {scale.dtype}")
-    require(scale.shape == shape, part, f"must be {shape}, not {tuple(scale.shape)}")
+    _check_shape(scale, torch.float32, shape, part, require)
     require(bool(torch.isfinite(scale).all() and (scale >= 0).all()), part, "must be finite and not negative")
+    require(not fp16 or torch.equal(scale.half().float(), scale), part, "must hold fp16 values")
+
+
+def _check_shape(tensor: Tensor, dtype: torch.dtype, shape: torch.Size, part: str, require: _Require) -> None:
+    require(tensor.dtype == dtype, part, f"must be {dtype}, not {tensor.dtype}")
+    require(tensor.shape == shape, part, f"must be {tuple(shape)}, not {tuple(tensor.shape)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vsquant.errors import MissingExtraError
-from vsquant.report.files import write_whole
+from vsquant.files import replacing
 from vsquant.report.numbers import MINUS, difference_text, metric_text
 from vsquant.report.wording import column_family, column_title
 from vsquant.results import CellRecord, Table
@@ -79,7 +79,8 @@ def write_png(table: Table, path: Path) -> None:
         figure.suptitle(table.title)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=160, facecolor="white")
-    write_whole(path, file.getvalue())
+    with replacing(path) as temporary:
+        temporary.write_bytes(file.getvalue())
 
 
 def column_colours(columns: Sequence[str]) -> dict[str, str]:

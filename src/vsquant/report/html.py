@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from vsquant.files import replacing
 from vsquant.report.figures import Picture
-from vsquant.report.files import write_whole
 from vsquant.report.html_layers import layer_sections
 from vsquant.report.numbers import difference_text, error_text, metric_text, time_text
 from vsquant.report.style import CSS
@@ -52,7 +52,8 @@ def to_html(tables: Sequence[Table], pictures: Mapping[int, Sequence[Picture]] |
 
 def write_html(path: Path, tables: Sequence[Table], pictures: Mapping[int, Sequence[Picture]] | None = None) -> None:
     """Write `to_html` to ``path``, whole or not at all; raises `OSError` where it cannot be written."""
-    write_whole(path, to_html(tables, pictures).encode())
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_html(tables, pictures).encode())
 
 
 def _section(table: Table, pictures: Sequence[Picture], index: int) -> str:

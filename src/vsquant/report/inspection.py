@@ -26,13 +26,14 @@ def render_inspection(inspection: Inspection) -> RenderableType:
     shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in ("layer", "spec", "shape"):
         shown.add_column(name, overflow="fold")
-    for name in ("weights", "bytes", "bits/weight", "σ codes used", "SQNR dB"):
+    for name in ("weights", "packed bytes", "bits/weight", "σ codes used", "SQNR dB"):
         shown.add_column(name, justify="right", no_wrap=True)
     if any(layer.note for layer in inspection.layers):
         shown.add_column("note", overflow="fold", ratio=1)
     for layer in inspection.layers:
         shown.add_row(*_layer_cells(layer), *([Text(layer.note, style="dim")] if len(shown.columns) > 8 else []))
-    return Group(_inspection_title(inspection), shown)
+    left_float = [Text(line, style="dim") for line in _left_float(inspection)]
+    return Group(_inspection_title(inspection), shown, *left_float)
 
 
 def inspection_to_json(inspection: Inspection) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def inspection_to_json(inspection: Inspection) -> dict[str, Any]:
         "stored_bytes": inspection.stored_bytes,
         "bits_per_weight": inspection.bits_per_weight,
     }
-    return dataclasses.asdict(inspection) | {"layers": layers} | totals
+    left_float = [{"name": name, "reason": reason} for name, reason in inspection.left_float]
+    return dataclasses.asdict(inspection) | {"layers": layers, "left_float": left_float} | totals
 
 
 def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
@@ -76,12 +78,20 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 def _inspection_title(inspection: Inspection) -> Text:
     title = Text(inspection.path, style="bold")
     title.append(
-        f"\n{inspection.architecture}; {size_text(inspection.file_bytes)} on disk; "
+        f"\n{inspection.architecture}; {size_text(inspection.file_bytes)} on disk, one code a byte; "
         f"{inspection.elements:,} quantized weights at {inspection.bits_per_weight:.2f} bits each "
-        f"({size_text(inspection.stored_bytes)}), {size_text(inspection.float_bytes)} in float",
+        f"({size_text(inspection.stored_bytes)} once packed), {size_text(inspection.float_bytes)} in float",
         style="not bold",
     )
     return title
+
+
+def _left_float(inspection: Inspection) -> list[str]:
+    """One line for each reason, with the layers that it kept floating point."""
+    names: dict[str, list[str]] = {}
+    for name, reason in inspection.left_float:
+        names.setdefault(reason, []).append(name)
+    return [f"left float: {', '.join(layers)} ({reason})" for reason, layers in names.items()]
 
 
 def _layer_cells(layer: LayerInspection) -> list[Text]:

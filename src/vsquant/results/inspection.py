@@ -37,13 +37,18 @@ class LayerInspection:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A checkpoint: where it is, what it is of, and its quantized layers; ``float_bytes`` is what stays float."""
+    """A checkpoint: where it is, what it is of, and its quantized layers.
+
+    ``file_bytes`` is the file's size, with codes and integer scales in whole bytes; ``float_bytes`` is what tensors
+    outside quantized layers (and biases) take; ``left_float`` has the layers that stayed floating point, and why.
+    """
 
     path: str
     architecture: str
     file_bytes: int
     float_bytes: int
     layers: tuple[LayerInspection, ...]
+    left_float: tuple[tuple[str, str], ...] = ()
 
     @property
     def elements(self) -> int:
@@ -52,7 +57,7 @@ class Inspection:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of all quantized weights with their scales."""
+        """Bytes of all quantized weights with their scales in the packed format."""
         return sum(layer.stored_bytes for layer in self.layers)
 
     @property

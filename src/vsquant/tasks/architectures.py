@@ -20,6 +20,9 @@ from vsquant.tasks.models.resnet import ResNet50
 _MAX_UNITS: Final = 65536
 """Bound on widths, depths and classes from a header, so that a foreign one cannot ask for endless memory."""
 
+_ATTENTIONS: Final = ("eager", "sdpa")
+_REACHING_OUT: Final = ("auto_map", "use_pretrained_backbone")
+
 _TIMM_NAME: Final = re.compile(r"[a-z0-9_]+")
 
 
@@ -45,7 +48,9 @@ def describe(model: nn.Module) -> dict[str, str] | None:
     if transformers is None or not isinstance(model, transformers.PreTrainedModel):
         return None
     config = json.dumps(model.config.to_dict(), sort_keys=True, separators=(",", ":"), default=str)
-    return {"family": "transformers", "class": type(model).__name__, "config": config}
+    described = {"family": "transformers", "class": type(model).__name__, "config": config}
+    attention = model.config._attn_implementation  # left out of the configuration's dictionary
+    return described | ({"attention": attention} if attention in _ATTENTIONS else {})
 
 
 def _digits_cnn(architecture: Mapping[str, str]) -> nn.Module:
@@ -83,8 +88,31 @@ def _transformers(architecture: Mapping[str, str]) -> nn.Module:
     config_class = model_class.config_class
     if config_class is None or config_class.model_type != config.get("model_type"):
         raise DataError(f"config of the architecture must be that of a {class_name}, not {config.get('model_type')!r}")
-    model: nn.Module = model_class(config_class.from_dict(config))
+    attention = architecture.get("attention")
+    if attention not in (*_ATTENTIONS, None):
+        raise DataError(f"attention of the architecture must be one of {', '.join(_ATTENTIONS)}, not {attention!r}")
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        model: nn.Module = model_class(config_class.from_dict(_without_code(config), **options))
+    except _config_errors() as error:
+        raise DataError(f"config of the architecture must be one that makes a {class_name}: {error}") from error
     return model
+
+
+def _without_code(config: Any) -> Any:
+    """A configuration without what would make its model run or fetch code and weights from elsewhere."""
+    if isinstance(config, dict):
+        return {k: _without_code(v) for k, v in config.items() if k not in _REACHING_OUT and "implementation" not in k}
+    return [_without_code(item) for item in config] if isinstance(config, list) else config
+
+
+def _config_errors() -> tuple[type[Exception], ...]:
+    """What the classes of transformers raise for configurations that make no sense."""
+    from huggingface_hub import errors
+
+    strict: type[Exception] = vars(errors).get("StrictDataclassError", ValueError)
+    usual = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError)
+    return (*usual, ValueError, strict)
 
 
 def _timm(architecture: Mapping[str, str]) -> nn.Module:

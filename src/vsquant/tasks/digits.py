@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from vsquant.errors import DataError, MissingExtraError
+from vsquant.files import replacing
 from vsquant.progress import Progress, silent
 from vsquant.tasks.classification import ClassificationTask
 from vsquant.tasks.digits_training import TrainingRecipe, train
@@ -163,21 +163,10 @@ def _store(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     from safetensors.torch import save
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(dict(state)))
     except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(save(dict(state)))
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"the trained weights must be written to {path}, but {error.strerror}; "
-        "set XDG_CACHE_HOME to a folder that can be written"
-    )
+        raise DataError(
+            f"the trained weights must be written to {path}, but {error.strerror}; "
+            "set XDG_CACHE_HOME to a folder that can be written"
+        ) from error

@@ -1,0 +1,105 @@
+"""A checkpoint as a file: safetensors with a header, written whole, read only when every byte is what was written."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vsquant.errors import CheckpointError
+from vsquant.export.header import Header
+from vsquant.files import replacing
+
+METADATA_KEY: Final = "vsquant"
+CHECKSUM_KEY: Final = "vsquant_crc32"
+
+_PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_LENGTH_BYTES: Final = 8  # of the length before a safetensors file's JSON
+
+
+def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written; nothing half-written remains.
+    """
+    text = header.model_dump_json()
+    metadata = {METADATA_KEY: text, CHECKSUM_KEY: f"{zlib.crc32(text.encode()):08x}"}
+    try:
+        with replacing(path) as temporary:
+            save_file(dict(tensors), temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint {path} could not be written, and nothing of it remains: {error}"
+        ) from error
+
+
+def read_header(path: Path) -> Header:
+    """The header of a checkpoint, without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, damaged or a pickle.
+    """
+    _refuse_pickles(path)
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(f"{path} must be a checkpoint written by vsquant.save, but it has no vsquant header")
+    text = metadata[METADATA_KEY]
+    if metadata.get(CHECKSUM_KEY) != f"{zlib.crc32(text.encode()):08x}":
+        raise CheckpointError(f"{path} must be a checkpoint as it was written, but its header is damaged")
+    return Header.parse(text, str(path))
+
+
+def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, in memory of their own.
+
+    Raises:
+        CheckpointError: a tensor is missing, superfluous or damaged; names it.
+    """
+    with _opened(path) as file:
+        names = set(file.keys())
+        missing, foreign = sorted(header.checksums.keys() - names), sorted(names - header.checksums.keys())
+        if missing or foreign:
+            problem = f"lacks the tensor {missing[0]!r}" if missing else f"has a foreign tensor {foreign[0]!r}"
+            raise CheckpointError(f"{path} must hold the tensors that its header names, but it {problem}")
+        tensors = {name: file.get_tensor(name).clone() for name in sorted(names)}
+    for name, tensor in tensors.items():
+        if checksum(tensor) != header.checksums[name]:
+            raise CheckpointError(f"{path} must be a checkpoint as it was written, but tensor {name!r} is damaged")
+    return tensors
+
+
+def checksum(tensor: Tensor) -> int:
+    """CRC-32 of a tensor's bytes in C order."""
+    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _refuse_pickles(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} must be a readable file: {error.strerror or error}") from error
+    is_json = start[_LENGTH_BYTES:] == b"{"  # the length before it may happen to read like a pickle
+    if start.startswith(_PICKLE_STARTS) and not is_json:
+        raise CheckpointError(
+            f"{path} must be a vsquant checkpoint (safetensors), but it looks like a pickle (torch.save), which could "
+            "run code and is never read; save it with vsquant.save"
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} must be a whole vsquant checkpoint (safetensors): {error}") from error
