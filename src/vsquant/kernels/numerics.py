@@ -12,12 +12,30 @@ from vsquant.errors import NonFiniteError, ScaleRangeError
 from vsquant.spec.formats import padded_length
 
 FP16_SMALLEST_NORMAL: Final = 2.0**-14
+BLOCK_ELEMENTS: Final = 1 << 18
+"""Elements of a block whose temporaries stay in cache."""
 
 
 def pad_tail(x: Tensor, vector_size: int | None) -> Tensor:
     """Zeros appended to the last dimension up to whole vectors."""
     missing = padded_length(x.shape[-1], vector_size) - x.shape[-1]
     return F.pad(x, (0, missing)) if missing else x
+
+
+def largest(vectors: Tensor, *, absolute: bool) -> Tensor:
+    """max_i |x_ij|, or max(0, max_i x_ij). Non-negative floats order as their bits do, and eager PyTorch takes the
+    maximum of 16 integers three times faster than of 16 floats (which it checks for NaN).
+    """
+    if vectors.numel() == 0:
+        return vectors.new_zeros(vectors.shape[:-1])
+    flat = vectors.view(-1, vectors.shape[-1])
+    rows = max(1, BLOCK_ELEMENTS // flat.shape[1])
+    bits = torch.empty(flat.shape[0], dtype=torch.int32, device=vectors.device)
+    for start in range(0, flat.shape[0], rows):
+        block = flat[start : start + rows]
+        block = block.abs() if absolute else block
+        torch.amax(block.view(torch.int32), dim=1, out=bits[start : start + rows])
+    return bits.clamp_(min=0).view(torch.float32).view(vectors.shape[:-1])
 
 
 def require_finite(x: Tensor) -> None:
