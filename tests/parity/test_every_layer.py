@@ -1,0 +1,202 @@
+"""Every quantized layer of real structures, on its own input: codes, scales, values and outputs from the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vsquant
+from vsquant import Recipe, Rule, reference
+from vsquant.nn import QuantLayer, QuantLinear
+from vsquant.spec.formats import IntegerFormat
+from vsquant.tasks.base import run
+from vsquant.tasks.registry import create_task
+from vsquant.workflows.ptq import prepare
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 40,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 72,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+}
+SPECS = [
+    "w4a4u-s4/6",
+    "w3a6-s3/8-v32-tensor",
+    "w4a8-s6/fp32-full",
+    "w8a8u-full-g16",
+    "w4a4-sfp32/fp32",
+    "nvfp4",
+    "mxfp4",
+]
+
+
+def bert() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.BertForQuestionAnswering(transformers.BertConfig(**SIZES))
+
+
+def gpt2() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_embd=40, n_layer=1, n_head=4))
+
+
+def llama() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2))
+
+
+def resnet() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 40], depths=[1, 1], num_labels=5)
+    return transformers.ResNetForImageClassification(config)
+
+
+def grouped() -> nn.Module:
+    """What the others lack: depthwise, grouped, dilated and one-dimensional convolutions, a negative side."""
+    return nn.Sequential(
+        nn.Conv2d(3, 40, 3, stride=2, padding=1, padding_mode="reflect"),
+        nn.ReLU(),
+        nn.Conv2d(40, 40, 3, groups=40, padding=1),
+        nn.Conv2d(40, 64, 3, groups=2, dilation=2, padding="same"),
+        nn.Flatten(2),
+        nn.Conv1d(64, 24, 5, padding=2, padding_mode="circular"),
+    )
+
+
+def made(build) -> tuple[nn.Module, Tensor | dict[str, Tensor]]:
+    torch.manual_seed(0)
+    model = build().eval()
+    if build in (resnet, grouped):
+        images = torch.randn(2, 3, 32, 32)
+        return model, images if build is grouped else {"pixel_values": images}
+    return model, {"input_ids": torch.randint(3, 50, (2, 11))}
+
+
+def inputs_of(model: nn.Module, batch: Tensor | dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The input and the output of every quantized layer in one run, before anything is done to them in place."""
+    seen = {}
+
+    def keep(name: str, x: Tensor, output: Tensor) -> None:
+        seen[name] = (x.clone(), output.clone())
+
+    for name, layer in vsquant.quantized_layers(model):
+        layer.register_forward_hook(lambda module, args, output, name=name: keep(name, args[0], output))
+    with torch.inference_mode():
+        run(model, batch)
+    return seen
+
+
+def channels_last(x: Tensor, layer: QuantLayer) -> Tensor:
+    """The layer's input as (samples, rows, C / groups), as eq. (1) sees it."""
+    if isinstance(layer, QuantLinear):
+        return x.reshape(x.shape[0], -1, x.shape[-1]) if x.dim() > 1 else x.view(1, 1, -1)
+    return x.movedim(1, -1).reshape(x.shape[0], -1, x.shape[1] // layer.geometry.groups)
+
+
+def reference_weight(layer: QuantLayer, weight: Tensor) -> np.ndarray:
+    """Asserts that codes and scales are the reference's, and returns its values in the shape of ``weight``."""
+    fmt, array = layer.spec.weight, weight.detach().float().numpy()
+    positions = int(np.prod(array.shape[2:]))
+    if not isinstance(fmt, IntegerFormat):
+        rows = np.ascontiguousarray(array.reshape(*array.shape[:2], positions).transpose(0, 2, 1))
+        rows = rows.reshape(-1 if fmt.tensor_scale else len(array) * positions, array.shape[1])
+        values = reference.quantize(rows, fmt, "tensor" if fmt.tensor_scale else "row").dequantize()
+        return values.reshape(len(array), positions, -1).transpose(0, 2, 1).reshape(array.shape)
+    kernel = array.reshape(*array.shape[:2], positions, 1)
+    theirs = reference.quantize(reference.conv_weight_rows(kernel, fmt.vector_size), fmt)
+    np.testing.assert_array_equal(layer.weight_codes.flatten().numpy(), theirs.codes.ravel())
+    for ours, expected in (
+        (layer.weight_vector_scale, theirs.vector_scale),
+        (layer.weight_coarse_scale, theirs.coarse_scale),
+    ):
+        assert (ours is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(ours.flatten().numpy(), expected.ravel())
+    values = theirs.dequantize().reshape(len(array), positions, -1)[..., : array.shape[1]]
+    return values.transpose(0, 2, 1).reshape(array.shape)
+
+
+def reference_input(layer: QuantLayer, x: Tensor) -> Tensor:
+    """The values of the reference in the shape of ``x``, sample by sample."""
+    fmt, rows = layer.spec.activation, channels_last(x, layer).contiguous().float().numpy()
+    if fmt is None:
+        return x.float()
+    limit = None if layer.activation_range is None else float(layer.activation_range)
+    share = "row" if layer.spec.gamma == "token" else "tensor"
+    values = np.array([reference.quantize(sample, fmt, share, coarse_range=limit).dequantize() for sample in rows])
+    if isinstance(layer, QuantLinear):
+        return torch.from_numpy(values.reshape(x.shape))
+    last = x.movedim(1, -1)
+    return torch.from_numpy(values.reshape(last.shape)).movedim(-1, 1)
+
+
+def expected_output(layer: QuantLayer, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, QuantLinear):
+        return F.linear(x, weight, layer.bias)
+    geometry = layer.geometry
+    convolve = F.conv2d if len(geometry.kernel) == 2 else F.conv1d
+    return convolve(geometry.pad(x), weight, layer.bias, geometry.stride, 0, geometry.dilation, geometry.groups)
+
+
+def assert_every_layer_equals_the_reference(model: nn.Module, batch: Tensor | dict[str, Tensor], quantized: nn.Module):
+    folded = prepare(model, [batch], layers=()).model
+    seen = inputs_of(quantized, batch)
+    assert seen.keys() == dict(vsquant.quantized_layers(quantized)).keys()
+    for name, layer in vsquant.quantized_layers(quantized):
+        module = folded.get_submodule(name)
+        plain = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
+        weight = reference_weight(layer, module.weight if plain else module.weight.t())
+        x, output = seen[name]
+        expected = expected_output(layer, reference_input(layer, x), torch.from_numpy(weight.copy()))
+        torch.testing.assert_close(output.float(), expected.to(output.dtype).float(), rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("build", [bert, gpt2, llama, resnet, grouped])
+def test_every_layer_of_small_models(build, spec: str) -> None:
+    model, batch = made(build)
+    quantized = vsquant.quantize(model, spec, calibration=[batch])
+    assert_every_layer_equals_the_reference(model, batch, quantized)
+
+
+@pytest.mark.parametrize("spec", ["w4a8-s4/8-token", "w8a4-sx/4-token"])
+def test_every_layer_with_a_scale_for_every_token(spec: str) -> None:
+    model, batch = made(bert)
+    assert_every_layer_equals_the_reference(model, batch, vsquant.quantize(model, spec))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_layers_are_computed_in_float32(dtype: torch.dtype) -> None:
+    model, batch = made(bert)
+    model = model.to(dtype)
+    assert_every_layer_equals_the_reference(model, batch, vsquant.quantize(model, "w4a4u-s4/6", calibration=[batch]))
+
+
+def test_depthwise_convolutions_as_a_recipe_says() -> None:
+    model, batch = made(grouped)
+    recipe = Recipe(rules=(Rule(spec="w4a4-s4/6"),), fallback="w6a6-s6/6-v2")
+    quantized = vsquant.quantize(model, recipe, calibration=[batch])
+    assert str(quantized[2].spec) == "w6a6-s6/6-v2"
+    assert_every_layer_equals_the_reference(model, batch, quantized)
+
+
+@pytest.mark.parametrize("spec", ["w4a4u-s4/6", "w4a8-s6/10-tensor"])
+@pytest.mark.parametrize("name", ["cifar10", "squad-minilm", "imagenet-efficientnet-lite0"])
+def test_every_layer_of_trained_networks(vsquant_data: Path, name: str, spec: str) -> None:
+    task = create_task(name, data=vsquant_data)
+    batch = first_sample(task.calibration_batches(4)[0])
+    model = task.load_model()
+    quantized = vsquant.quantize(model, spec, calibration=[batch], batchnorm_pairs=task.batchnorm_pairs(model))
+    assert_every_layer_equals_the_reference(model, batch, quantized)
+
+
+def first_sample(batch: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    return batch[:1] if isinstance(batch, Tensor) else {name: x[:1] for name, x in batch.items()}
