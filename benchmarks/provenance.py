@@ -14,14 +14,14 @@ import torch
 import vsquant
 
 
-def provenance() -> dict[str, object]:
-    """What a result file says of the run that made it; data folders are named by their last part only."""
+def provenance(measured_at: str | None = None) -> dict[str, object]:
+    """What a result file says of the run that made it; ``measured_at`` is the commit that measured, if not this one."""
     root = Path(__file__).resolve().parent.parent
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
         "command": "python benchmarks/" + shlex.join(command),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": measured_at or commit.stdout.strip() or "unknown",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(),
         "threads": torch.get_num_threads(),

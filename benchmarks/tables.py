@@ -1,29 +1,32 @@
 """The tables of the README on real data: ``VSQUANT_DATA`` names the folder that holds it. Resumes where it stopped.
 
-Usage: python benchmarks/tables.py [squad-minilm|squad-minilm-all|imagenet-efficientnet-lite0|cifar10 …]
+Usage: python benchmarks/tables.py [--measured-at COMMIT] [squad-minilm|squad-minilm-all|cifar10 …]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from provenance import provenance
 
 from vsquant.cli.progress import progress_bars
 from vsquant.files import replacing
-from vsquant.report import to_json, to_markdown
-from vsquant.results import ResultsStore
-from vsquant.spec import COMPARISON_FORMATS
+from vsquant.report import difference_text, to_json, to_markdown
+from vsquant.results import ResultsStore, Table
+from vsquant.spec import COMPARISON_FORMATS, ScaleMode
 from vsquant.tasks.registry import create_task
 from vsquant.workflows.table import TableRequest, run_table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LANGUAGE = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", "per-channel", "nvfp4", "mxfp4")
 IMAGES = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", "per-channel", "nvfp4", "mxfp4")
+MODES: tuple[ScaleMode, ...] = ("requantize", "paper")
 
 TABLES = {
     "squad-minilm": TableRequest(rows=("3/8", "4/8", "6/8", "8/8", "4/4"), columns=LANGUAGE, limit=500),
@@ -34,21 +37,51 @@ TABLES = {
 
 
 def main() -> None:
-    """Measure the tables named on the command line, or all."""
-    data = Path(os.environ["VSQUANT_DATA"])
-    for name in sys.argv[1:] or TABLES:
-        task = create_task(name.removesuffix("-all"), data=data)
-        for mode in ("requantize", "paper"):
-            columns = tuple(c for c in TABLES[name].columns if mode == "requantize" or c not in COMPARISON_FORMATS)
-            request = replace(TABLES[name], scale_mode=mode, columns=columns)
-            with ResultsStore() as store, progress_bars() as progress:
-                table = run_table(task, request, store, progress=progress)
-            for suffix, text in (
-                ("json", json.dumps({"provenance": provenance(), **to_json(table)}, indent=1) + "\n"),
-                ("md", to_markdown(table)),
-            ):
-                with replacing(RESULTS / f"table-{name}-{mode}.{suffix}") as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+    """Measure the tables named on the command line, or all, and write their files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help=", ".join(TABLES))
+    parser.add_argument("--measured-at", help="the commit that computed the stored cells, if it is not this one")
+    arguments = parser.parse_args()
+    for name in arguments.tables or TABLES:
+        by_mode = {mode: measure(name, mode) for mode in MODES}
+        origin = provenance(arguments.measured_at)
+        for mode, table in by_mode.items():
+            write(f"table-{name}-{mode}.json", json.dumps({"provenance": origin, **compact(to_json(table))}, indent=1))
+            write(f"table-{name}-{mode}.md", to_markdown(table).rstrip())
+        write(f"gain-{name}.md", gains(by_mode["requantize"], by_mode["paper"]))
+
+
+def measure(name: str, mode: ScaleMode) -> Table:
+    """One table; comparison formats, which have no scale mode, are in the first only."""
+    request = TABLES[name]
+    columns = tuple(c for c in request.columns if mode == MODES[0] or c not in COMPARISON_FORMATS)
+    task = create_task(name.removesuffix("-all"), data=Path(os.environ["VSQUANT_DATA"]))
+    with ResultsStore() as store, progress_bars() as progress:
+        return run_table(task, replace(request, scale_mode=mode, columns=columns), store, progress=progress)
+
+
+def compact(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table without the reports of layers that are as requested."""
+    cells = [{**cell, "layers": [layer for layer in cell["layers"] if layer["note"]]} for cell in table["cells"]]
+    return {**table, "cells": cells}
+
+
+def gains(requantize: Table, paper: Table) -> str:
+    """Markdown of what scale mode requantize gains over paper at the same bits, with paired standard errors."""
+    columns = [column for column in requantize.columns if "/" in column]
+    lines = [f"| W/A | {' | '.join(f'S={column}' for column in columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for row in paper.rows:
+        differences = [
+            requantize.cells[row, column].scores.difference(paper.cells[row, column].scores) for column in columns
+        ]
+        lines.append(f"| {row} | {' | '.join(difference_text(d, requantize.unit) for d in differences)} |")
+    return "\n".join(lines)
+
+
+def write(name: str, text: str) -> None:
+    """A result file, whole or not at all."""
+    with replacing(RESULTS / name) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from vsquant.report.inspection import (
     render_inspection,
 )
 from vsquant.report.layers import layers_to_json, render_layers
+from vsquant.report.numbers import difference_text
 from vsquant.report.terminal import render_table
 from vsquant.report.text import to_csv, to_json, to_markdown
 from vsquant.report.wording import headline
@@ -19,6 +20,7 @@ __all__ = [
     "comparison_text",
     "comparison_to_json",
     "diagnosis_to_json",
+    "difference_text",
     "draw_pictures",
     "headline",
     "inspection_to_json",

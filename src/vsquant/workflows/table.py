@@ -30,15 +30,15 @@ DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHAN
 IMAGE_ROWS: Final = ("4/4U", "6/4U", "6/6U", "8/8U")
 IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CHANNEL)
 WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
-CRITERION: Final = "KL divergence from the float network's outputs, on calibration samples"
+CRITERION: Final = "KL divergence from the float network's outputs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRequest:
     """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
 
-    ``limit`` evaluates a fixed nested subset; ``selection_samples`` of the ``calibration_samples`` choose the
-    per-channel calibrators.
+    ``limit`` evaluates a fixed nested subset; ``selection_samples`` of the ``calibration_samples`` (all, if they are
+    fewer) choose the per-channel calibrators.
     """
 
     rows: tuple[str, ...] = DEFAULT_ROWS
@@ -56,6 +56,11 @@ class TableRequest:
         if not self.rows or not self.columns:
             raise SpecError("a table must have at least one row and one column, such as rows 4/8 and scales 4/8")
         list(self.cells())
+
+    @property
+    def selecting(self) -> int:
+        """How many calibration samples choose the per-channel calibrators."""
+        return min(self.selection_samples, self.calibration_samples)
 
     def spec(self, row: str, column: str) -> LayerSpec:
         """The layer spec of one cell.
@@ -125,7 +130,7 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         cells=records,
         scale_mode=request.scale_mode,
         gamma=request.gamma,
-        samples_available=baseline.scores.count,
+        samples_available=task.evaluation_samples,
         calibration_samples=request.calibration_samples,
         source=task.source,
         caveat=task.caveat,
@@ -218,7 +223,7 @@ class TableRunner:
 
     def _divergence(self, model: nn.Module) -> float:
         """Mean KL divergence of ``model``'s outputs from the float network's on the selection samples."""
-        batches = self._task.calibration_batches(self._request.selection_samples)
+        batches = self._task.calibration_batches(self._request.selecting)
         if self._float_logits is None:
             self._float_logits = self._logits(self._float_model().model, batches)
         divergences = [
@@ -277,7 +282,7 @@ class TableRunner:
         two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
         calibration: dict[str, Any] = {"samples": request.calibration_samples}
         if spec.is_baseline:
-            calibration |= {"selection": request.selection_samples, "vector_size": request.vector_size}
+            calibration |= {"selection": request.selecting, "vector_size": request.vector_size}
         return {
             "kind": "cell",
             **self._evaluation_inputs(),
