@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import vsquant
-from vsquant.cli import evaluate, inspect, quantize, table
+from vsquant.cli import doctor, evaluate, inspect, quantize, table
 from vsquant.errors import VsquantError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("table")(table.table)
 app.command("quantize")(quantize.quantize)
 app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(show: bool) -> None:

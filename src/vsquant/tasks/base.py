@@ -94,6 +94,11 @@ class Task(ABC):
             DataError: there are fewer calibration samples than asked for.
         """
 
+    @property
+    @abstractmethod
+    def evaluation_samples(self) -> int:
+        """How many samples `evaluate` measures where it has no limit."""
+
     @abstractmethod
     def evaluate(self, model: nn.Module, *, limit: int | None = None, progress: Progress = silent) -> Scores:
         """Scores of ``model`` on the evaluation samples, or on the first ``limit`` of one fixed order (nested subsets).

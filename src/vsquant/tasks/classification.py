@@ -49,6 +49,10 @@ class ClassificationTask(Task):
         checked_samples(samples, len(images.labels), "images")
         return [images.batch(start, stop) for start, stop in _spans(samples, self.batch_images)]
 
+    @property
+    def evaluation_samples(self) -> int:
+        return len(self.evaluation_images().labels)
+
     def evaluate(self, model: nn.Module, *, limit: int | None = None, progress: Progress = silent) -> Scores:
         images = self.evaluation_images()
         count = checked_limit(limit, len(images.labels), "images")

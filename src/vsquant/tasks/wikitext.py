@@ -89,6 +89,11 @@ class WikitextTask(Task):
         count = checked_samples(samples, len(windows), f"windows of {self._length} tokens")
         return [_collate(batch) for batch in _plan_batches([windows[i] for i in fixed_order(len(windows))[:count]])]
 
+    @property
+    def evaluation_samples(self) -> int:
+        """The number of windows."""
+        return len(self._evaluation_windows)
+
     def evaluate(self, model: nn.Module, *, limit: int | None = None, progress: Progress = silent) -> Scores:
         """Mean negative log-likelihood of each window; ``limit`` takes a fixed nested subset of the windows.
 

@@ -81,6 +81,11 @@ class SquadTask(Task):
         chosen = [questions[i] for i in fixed_order(len(questions))[:count]]
         return [collate(batch) for batch in plan_batches(self._windows(chosen)[:count])]
 
+    @property
+    def evaluation_samples(self) -> int:
+        """The number of questions."""
+        return len(self.parts.evaluation)
+
     def evaluate(self, model: nn.Module, *, limit: int | None = None, progress: Progress = silent) -> Scores:
         """F1 of every question in percent, grouped by article; ``limit`` takes a fixed nested subset of the questions.
 

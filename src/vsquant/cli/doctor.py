@@ -1,0 +1,44 @@
+"""``vsquant doctor``: what quantizing a model would run into, before any long work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vsquant.cli.options import Data, JsonFlag, Model
+
+
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A task, or a folder or hub id with a config.json.")],
+    spec: Annotated[str, typer.Argument(help="A spec such as w4a8-s4/8, or a recipe file (.yaml).")],
+    data: Data = None,
+    model: Model = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find what would go wrong, what padding costs, what falls back, and estimate memory and time.
+
+    Nothing is trained or evaluated. The exit status is 1 if the model cannot be quantized as asked.
+
+    Example: `vsquant doctor squad-minilm w4a8-s4/8 --data DIR`
+    """
+    from vsquant.report.inspection import diagnosis_to_json, render_diagnosis
+    from vsquant.tasks.registry import TASKS, create_task
+    from vsquant.workflows.checked import checked_recipe
+    from vsquant.workflows.doctor import architecture_of, diagnose_architecture, diagnose_task
+
+    recipe = checked_recipe(spec)
+    if name in TASKS:
+        diagnosis = diagnose_task(create_task(name, data=data, model=model), recipe, spec)
+    else:
+        diagnosis = diagnose_architecture(name, architecture_of(name), recipe, spec)
+    if as_json:
+        json.dump(diagnosis_to_json(diagnosis), sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        Console().print(render_diagnosis(diagnosis))
+    if not diagnosis.passed:
+        raise typer.Exit(1)
