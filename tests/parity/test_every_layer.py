@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vsquant
 from vsquant import Recipe, Rule, reference
-from vsquant.nn import QuantLayer, QuantLinear
+from vsquant.nn import QuantLayer, QuantLinear, QuantMatmul
 from vsquant.spec.formats import IntegerFormat
 from vsquant.tasks.base import run
 from vsquant.tasks.registry import create_task
@@ -196,6 +196,39 @@ def test_every_layer_of_trained_networks(vsquant_data: Path, name: str, spec: st
     model = task.load_model()
     quantized = vsquant.quantize(model, spec, calibration=[batch], batchnorm_pairs=task.batchnorm_pairs(model))
     assert_every_layer_equals_the_reference(model, batch, quantized)
+
+
+@pytest.mark.parametrize("spec", ["w8a4-s4/6", "w8a8-tensor", "w8a6-s4/8-token"])
+def test_every_attention_product_of_a_trained_network(vsquant_data: Path, spec: str) -> None:
+    task = create_task("squad-minilm", data=vsquant_data)
+    batch = first_sample(task.calibration_batches(1)[0])
+    recipe = Recipe(rules=(Rule(type="matmul", spec=spec),))
+    quantized = vsquant.quantize(task.load_model(), recipe, calibration=[batch])
+    products = [module for module in quantized.modules() if isinstance(module, QuantMatmul)]
+    seen = []
+    for product in products:
+        product.register_forward_hook(lambda module, args, output: seen.append((module, *args, output)))
+    with torch.inference_mode():
+        run(quantized, batch)
+    assert len(seen) == len(products) > 0
+    for product, a, b, output in seen:
+        left = reference_heads(product, a[0], product.format_a, product.range_a)
+        right = reference_heads(product, b[0].transpose(-1, -2), product.format_b, product.range_b)
+        torch.testing.assert_close(output[0], left @ right.transpose(-1, -2), rtol=1e-5, atol=1e-5)
+
+
+def reference_heads(product: QuantMatmul, x: Tensor, fmt: IntegerFormat, ranges: Tensor | None) -> Tensor:
+    """The values of the reference for ``x`` (heads, rows, length), and that the product's own are the same."""
+    share = "row" if product.spec.gamma == "token" else "tensor"
+    limits = [None] * len(x) if ranges is None else ranges.tolist()
+    rows = x.contiguous()
+    values = [
+        reference.quantize(head.numpy(), fmt, share, coarse_range=limit).dequantize()
+        for head, limit in zip(rows, limits, strict=True)
+    ]
+    ours = product._fake_quantize(rows.unsqueeze(0), fmt, ranges)[0]
+    np.testing.assert_array_equal(ours.numpy(), np.array(values))
+    return torch.from_numpy(np.array(values))
 
 
 def first_sample(batch: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
