@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import typer
@@ -41,12 +43,26 @@ def _options(
 
 
 def main() -> None:
-    """Run the program; a mistake of the user's ends it with its message and status 1, an interrupt with 130."""
+    """Run the program: status 0 on success, 1 with one message on a mistake, 2 on bad usage, 130 on an interrupt."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except VsquantError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; what was computed is kept, the same command continues there")
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        _forget_output()
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _forget_output() -> None:
+    """Let what could not be printed be dropped at exit, in silence."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

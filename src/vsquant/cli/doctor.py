@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from vsquant.cli.options import Data, JsonFlag, Model
+from vsquant.cli.output import print_json
 
 
 def doctor(
@@ -36,8 +35,7 @@ def doctor(
     else:
         diagnosis = diagnose_architecture(name, architecture_of(name), recipe, spec)
     if as_json:
-        json.dump(diagnosis_to_json(diagnosis), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(diagnosis_to_json(diagnosis))
     else:
         Console().print(render_diagnosis(diagnosis))
     if not diagnosis.passed:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,9 @@ import typer
 from rich.console import Console
 
 from vsquant.cli.options import Data, JsonFlag, Limit, Model
+from vsquant.cli.output import print_json
 from vsquant.cli.progress import progress_bars
+from vsquant.errors import CheckpointError
 
 
 def evaluate(
@@ -32,16 +33,27 @@ def evaluate(
 
     header = read_header(checkpoint)
     built = create_task(task, data=data, model=model)
+    if header.architecture is not None:
+        _check_same(header.architecture, built.architecture(), task)
     quantized = load(checkpoint, None if header.architecture is not None else built.load_model())
-    with progress_bars() as progress:
+    with progress_bars("nothing was kept") as progress:
         scores = built.evaluate(quantized, limit=limit, progress=progress)
         baseline = built.evaluate(built.load_model(), limit=limit, progress=progress)
     if as_json:
-        json.dump(comparison_to_json(scores, baseline), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(comparison_to_json(scores, baseline))
         return
     console = Console()
     console.print(comparison_text(scores, baseline), soft_wrap=True)
     for text in (built.caveat, built.source):
         if text:
             console.print(text, soft_wrap=True, style="dim")
+
+
+def _check_same(saved: Mapping[str, str], tasks: Mapping[str, str], task: str) -> None:
+    """Whether a checkpoint is of the kind of network that the task has."""
+    for key in ("family", "class"):
+        if saved.get(key) != tasks.get(key):
+            raise CheckpointError(
+                f"the checkpoint must hold a network of task {task!r}, {tasks.get(key)}, not {saved.get(key)}; "
+                "give the task that it was quantized for, or its model with --model"
+            )

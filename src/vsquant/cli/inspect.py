@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 from rich.console import Console
 
 from vsquant.cli.options import Data, JsonFlag, Model
+from vsquant.cli.output import print_json
 from vsquant.errors import DataError
 
 
@@ -37,8 +36,7 @@ def inspect(
     float_model = None if task is None else create_task(task, data=data, model=model).load_model()
     inspection = inspect_checkpoint(checkpoint, float_model)
     if as_json:
-        json.dump(inspection_to_json(inspection), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(inspection_to_json(inspection))
         return
     console = Console()
     console.print(render_inspection(inspection))

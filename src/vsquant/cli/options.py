@@ -14,9 +14,10 @@ Model: TypeAlias = Annotated[
     str | None, typer.Option("--model", help="Another model for the task: a local folder or a hub id.")
 ]
 Limit: TypeAlias = Annotated[
-    int | None, typer.Option("--limit", help="Evaluate a fixed subset of this many samples (smaller ones are inside).")
+    int | None,
+    typer.Option("--limit", min=1, help="Evaluate a fixed subset of this many samples (smaller ones are inside)."),
 ]
 CalibrationSamples: TypeAlias = Annotated[
-    int, typer.Option("--calibration-samples", help="How many calibration samples are observed.")
+    int, typer.Option("--calibration-samples", min=1, help="How many calibration samples are observed.")
 ]
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from vsquant.progress import Progress
+
+INTERRUPTED = 130
 
 
 class _Steps:
@@ -28,8 +31,12 @@ class _Steps:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Bars for the length of a block; they are transient, and silent where standard error is no terminal."""
+def progress_bars(kept: str) -> Iterator[Progress]:
+    """Bars for the length of a block; they are transient, and silent where standard error is no terminal.
+
+    An interrupt ends the program with status 130; ``kept`` says then what became of the work.
+    """
+    console = Console(stderr=True)
     bars = Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -37,8 +44,13 @@ def progress_bars() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
-    with bars:
-        yield _Steps(bars)
+    try:
+        with bars:
+            yield _Steps(bars)
+    except KeyboardInterrupt:
+        console.print(f"stopped; {kept}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Limit, Model
+from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
 from vsquant.errors import MissingExtraError, VsquantError
-from vsquant.report import Picture
-from vsquant.results import ResultsStore, Table
+
+if TYPE_CHECKING:
+    from vsquant.report import Picture
+    from vsquant.results import Table
+
+_KEPT = "finished cells are kept, and the same command continues there"
 
 
 def table(
@@ -51,10 +54,12 @@ def table(
 
     Example: `vsquant table squad-minilm --data DIR --rows 3/8,4/8 --scales 4/8,6/10,fp32 --limit 500`
     """
+    from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
     from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_scale_mode
     from vsquant.workflows.table import TableRequest, default_layout, run_table
 
+    check_outputs(csv, markdown, html)
     built = create_task(task, data=data, model=model)
     default_rows, default_columns = default_layout(built)
     columns = default_columns if scales is None else _names(scales)
@@ -70,22 +75,23 @@ def table(
         limit=limit,
         calibration_samples=calibration_samples,
     )
-    with ResultsStore(store) as results, progress_bars() as progress:
+    with ResultsStore(store) as results, progress_bars(_KEPT) as progress:
         measured = run_table(built, request, results, progress=progress)
-    _print(measured, as_json=as_json)
-    _write(measured, csv=csv, markdown=markdown, html=html)
+    try:
+        _write(measured, csv=csv, markdown=markdown, html=html)
+    finally:
+        _print(measured, as_json=as_json)
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _print(table: Table, *, as_json: bool) -> None:
     from vsquant.report import headline, render_table, to_json
 
     if as_json:
-        json.dump(to_json(table), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(to_json(table))
         return
     console = Console()
     console.print(render_table(table, console.width))

@@ -22,11 +22,15 @@ _LEVELS: Final[dict[FindingLevel, tuple[str, str]]] = {
 
 
 def render_inspection(inspection: Inspection) -> RenderableType:
-    """One line per layer beneath the checkpoint's totals."""
+    """One line per layer beneath the checkpoint's totals.
+
+    The columns: weights, their bytes in the packed format, bits per weight, how many of the 2^M scale codes occur, and
+    the signal-to-quantization-noise ratio.
+    """
     shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in ("layer", "spec", "shape"):
         shown.add_column(name, overflow="fold")
-    for name in ("weights", "packed bytes", "bits/weight", "σ codes used", "SQNR dB"):
+    for name in ("weights", "packed", "bits", "σ codes", "SQNR dB"):
         shown.add_column(name, justify="right", no_wrap=True)
     if any(layer.note for layer in inspection.layers):
         shown.add_column("note", overflow="fold", ratio=1)
@@ -95,7 +99,7 @@ def _left_float(inspection: Inspection) -> list[str]:
 
 
 def _layer_cells(layer: LayerInspection) -> list[Text]:
-    used = "" if layer.scale_codes_used is None else f"{layer.scale_codes_used} of {layer.scale_codes_total}"
+    used = "" if layer.scale_codes_used is None else f"{layer.scale_codes_used}/{layer.scale_codes_total}"
     return [
         Text(layer.name),
         Text(layer.spec),
