@@ -43,6 +43,9 @@ class _QuantConv(QuantLayer):
         )
         self.geometry = geometry
         self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
+        # What models ask of a convolution of theirs; some pad by it in their own forward.
+        self.kernel_size, self.stride = geometry.kernel, geometry.stride
+        self.dilation, self.groups, self.padding_mode = geometry.dilation, geometry.groups, geometry.padding_mode
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

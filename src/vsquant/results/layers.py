@@ -27,5 +27,5 @@ class LayerReport:
 
     @property
     def fallback(self) -> bool:
-        """Whether the spec in force is not the one requested."""
-        return self.spec is not None and self.requested is not None and bool(self.note) and self.spec != self.requested
+        """Whether the layer could not take the spec requested and took the recipe's fallback."""
+        return self.spec is not None and "fallback" in self.note
