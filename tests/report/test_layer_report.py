@@ -69,7 +69,7 @@ def test_inspection_lines() -> None:
     sizes = "16,384 quantized weights at 4.25 bits each (8.5 KiB once packed), 2.0 KiB in float"
     assert "m.vsq" in text and sizes in " ".join(text.split())
     line = next(line for line in text.splitlines() if line.startswith("a.b"))
-    assert line.split() == ["a.b", "w4a8-s4/8-v16", "128×64", "8,192", "4,352", "4.25", "13", "of", "16", "21.3"]
+    assert line.split() == ["a.b", "w4a8-s4/8-v16", "128×64", "8,192", "4,352", "4.25", "13/16", "21.3"]
     assert "note" not in text
     assert "tied to emb" in shown(render_inspection(inspection(layer("a", 1.0, "tied to emb"))))
     left = replace(inspection(layer("a", 1.0)), left_float=(("head", "skipped"), ("tail", "skipped"), ("b", "tied")))
