@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from vsquant.cli.app import app
+from vsquant.export.header import Header
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -102,6 +103,13 @@ def test_no_fence_escapes_the_parser() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(?:python|pycon|py)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert len(fences) == len(blocks(page)), page
+
+
+def test_the_checkpoint_page_names_every_key_of_the_header() -> None:
+    page = (ROOT / "docs" / "design" / "checkpoint.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| ([^|]*`[^|]*) \|", page, re.MULTILINE)
+    named = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
+    assert named == set(Header.model_fields)
 
 
 def test_a_wrong_output_fails() -> None:
