@@ -85,7 +85,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise CheckpointError(f"{source} does not fit the model: {error}") from error
     _load_state(base, tensors, header, source)
     attach_record(base, header.record)
-    return base
+    return base.eval()
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
