@@ -80,7 +80,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header as plain values, and the tensors."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return json.loads(file.metadata()["vsquant"]), tensors
+        return json.loads(file.metadata()["vsquant"].partition(" ")[2]), tensors
 
 
 def forge(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], *, honest_sums: bool = True) -> Path:
@@ -92,7 +92,7 @@ def forge(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], 
             for name, tensor in tensors.items()
         }
     text = json.dumps(header)
-    save_file(dict(tensors), path, metadata={"vsquant": text, "vsquant_crc32": f"{zlib.crc32(text.encode()):08x}"})
+    save_file(dict(tensors), path, metadata={"vsquant": f"{zlib.crc32(text.encode()):08x} {text}"})
     return path
 
 

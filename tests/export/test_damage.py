@@ -106,7 +106,7 @@ def test_a_length_that_the_file_does_not_have_is_refused(length: int, tmp_path: 
 )
 def test_absurd_tensors_are_refused(entry: Any, small_checkpoint: Path, read_contents, tmp_path: Path) -> None:
     header, _ = read_contents(small_checkpoint)
-    text = json.dumps({"__metadata__": {"vsquant": json.dumps(header)}, "a": entry}).encode()
+    text = json.dumps({"__metadata__": {"vsquant": f"00000000 {json.dumps(header)}"}, "a": entry}).encode()
     path = tmp_path / "absurd.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 4)
     refused(path, None)

@@ -13,7 +13,7 @@ from vsquant.export.inspection import inspect
 
 CHECKPOINT = Path(__file__).parent / "checkpoint-v1.safetensors"
 EXPECTED = load_file(Path(__file__).parent / "checkpoint-v1.expected.safetensors")
-SHA256 = "51aa0197756979559317d47f71601379cd40f6fc5524d6e9117c9d6d1796e81c"
+SHA256 = "b8ad764049377c7df6818d89ed6ec610951ce873c41b9b15590238179d35c385"
 SPECS = {
     "conv": "w4a4u-s4/6-v2",
     "blocks.0.conv1": "w4a16-s4/x-v16",

@@ -18,7 +18,6 @@ from vsquant.export.header import Header
 from vsquant.files import replacing
 
 METADATA_KEY: Final = "vsquant"
-CHECKSUM_KEY: Final = "vsquant_crc32"
 
 _PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _LENGTH_BYTES: Final = 8  # of the length before a safetensors file's JSON
@@ -31,7 +30,7 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
         CheckpointError: the file cannot be written; nothing half-written remains.
     """
     text = header.model_dump_json()
-    metadata = {METADATA_KEY: text, CHECKSUM_KEY: f"{zlib.crc32(text.encode()):08x}"}
+    metadata = {METADATA_KEY: f"{_text_checksum(text)} {text}"}  # one key: of several, the order would be chance
     try:
         with replacing(path) as temporary:
             save_file(dict(tensors), temporary, metadata=metadata)
@@ -52,8 +51,8 @@ def read_header(path: Path) -> Header:
         metadata = file.metadata() or {}
     if METADATA_KEY not in metadata:
         raise CheckpointError(f"{path} must be a checkpoint written by vsquant.save, but it has no vsquant header")
-    text = metadata[METADATA_KEY]
-    if metadata.get(CHECKSUM_KEY) != f"{zlib.crc32(text.encode()):08x}":
+    written, _, text = metadata[METADATA_KEY].partition(" ")
+    if written != _text_checksum(text):
         raise CheckpointError(f"{path} must be a checkpoint as it was written, but its header is damaged")
     return Header.parse(text, str(path))
 
@@ -80,6 +79,10 @@ def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
 def checksum(tensor: Tensor) -> int:
     """CRC-32 of a tensor's bytes in C order."""
     return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _text_checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _refuse_pickles(path: Path) -> None:
