@@ -21,7 +21,8 @@ from vsquant.report import difference_text, to_json, to_markdown
 from vsquant.results import ResultsStore, Table
 from vsquant.spec import COMPARISON_FORMATS, ScaleMode
 from vsquant.tasks.registry import create_task
-from vsquant.workflows.table import TableRequest, run_table
+from vsquant.workflows.table import run_table
+from vsquant.workflows.table_request import TableRequest
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LANGUAGE = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", "per-channel", "nvfp4", "mxfp4")

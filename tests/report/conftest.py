@@ -66,7 +66,7 @@ def layers_of(spec: str) -> tuple[LayerReport, ...]:
         weights=288,
         padding=0.25,
         unsigned_activations=True,
-        note="depthwise: fewer channels than V <script>",
+        note="depthwise, fewer channels than V: fallback <script>",
     )
     return (*reports, fallback)
 

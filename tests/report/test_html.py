@@ -68,7 +68,7 @@ def test_page_has_all_its_parts(squad_table: Table) -> None:
         "6 min for 28 evaluations",
         "Not the poster's checkpoint.",
         "What the words mean",
-        "depthwise: fewer channels than V <script>",
+        "depthwise, fewer channels than V: fallback <script>",
     ):
         assert part in page.text
     assert "81.3 (81.6)−6.1±0.1" in page.cells

@@ -76,7 +76,7 @@ def test_calibrators_are_named_weights_first(squad_table: Table) -> None:
     assert calibrator_text(dataclasses.replace(cell, activation_calibrator="mse")) == "mse"
     assert calibrator_text(dataclasses.replace(cell, weight_calibrator=None)) == "p99.99"
     assert calibrator_text(squad_table.baseline) == ""
-    assert "the best of 8 by KL of the logits on calibration data" in per_channel_note(squad_table)
+    assert "the best of 8 by KL of the logits, chosen on calibration data" in per_channel_note(squad_table)
 
 
 def test_severity_is_relative_and_knows_what_is_better(squad_table: Table, perplexity_table: Table) -> None:

@@ -57,7 +57,8 @@ def table(
     from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
     from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_scale_mode
-    from vsquant.workflows.table import TableRequest, default_layout, run_table
+    from vsquant.workflows.table import run_table
+    from vsquant.workflows.table_request import TableRequest, default_layout
 
     check_outputs(csv, markdown, html)
     built = create_task(task, data=data, model=model)

@@ -20,7 +20,7 @@ from vsquant.report.wording import (
     column_title,
     contrast,
     headline,
-    per_channel_note,
+    notes,
     relative_loss,
     sample_text,
     setting_text,
@@ -136,7 +136,7 @@ def _cell(table: Table, row: str, column: str, edge: bool) -> str:
     beside = "" if published is None else f' <span class="published">({published:.1f})</span>'
     border = "edge" if edge else ""
     if record is None:
-        return f'<td{_class(border)}><span class="soft">–</span>{beside}</td>'
+        return f'<td{_class(border)}><span class="soft">{table.missing(row, column)}</span>{beside}</td>'
     drop = table.drops[row, column]
     heat = _heat(relative_loss(table, drop))
     calibrator = calibrator_text(record) if column_family(column) == "per-channel" else ""
@@ -163,8 +163,7 @@ def _heat(loss: float) -> float:
 def _legend(table: Table) -> str:
     brackets = "; in brackets the published figure" if table.published else ""
     lines = [f"Under each value: its drop from float ± the paired standard error{brackets}. Shade: how much is lost."]
-    if note := per_channel_note(table):
-        lines.append(f"{note}.")
+    lines += notes(table)
     text = "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
     return text + (f'<p class="soft caveat">{escape(table.caveat)}</p>' if table.caveat else "")
 

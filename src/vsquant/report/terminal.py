@@ -17,7 +17,7 @@ from vsquant.report.wording import (
     column_family,
     column_title,
     float_text,
-    per_channel_note,
+    notes,
     sample_text,
     setting_text,
     severity,
@@ -50,7 +50,7 @@ def _cell(table: Table, row: str, column: str) -> Text:
     published = table.published_cell(row, column)
     beside = "" if published is None else f" ({published:.1f})"
     if record is None:
-        return Text(f"–{beside}", style="dim")
+        return Text(f"{table.missing(row, column)}{beside}", style="dim")
     drop = table.drops[row, column]
     text = Text(metric_text(record.scores.value(), table.unit), style="bold")
     text.append(beside, style="not bold dim")
@@ -89,8 +89,7 @@ def _block(table: Table, columns: Sequence[str], grid: dict[tuple[str, str], Tex
 def _notes(table: Table) -> list[str]:
     brackets = "; in brackets the published figure" if table.published else ""
     lines = [f"Under each value: its drop from float ± the paired standard error{brackets}."]
-    if note := per_channel_note(table):
-        lines.append(f"{note}.")
+    lines += notes(table)
     if table.caveat:
         lines.append(table.caveat)
     return lines

@@ -12,7 +12,7 @@ from vsquant.report.wording import (
     column_family,
     column_title,
     float_text,
-    per_channel_note,
+    notes,
     sample_text,
     setting_text,
 )
@@ -62,6 +62,9 @@ def to_json(table: Table) -> dict[str, Any]:
         "columns": list(table.columns),
         "float": _float_json(table),
         "cells": [_cell_json(table, row, column) for row, column in _present(table)],
+        "refusals": [
+            {"row": row, "column": column, "reason": reason} for (row, column), reason in table.refusals.items()
+        ],
         "source": table.source,
         "caveat": table.caveat,
         "published_source": None if table.published is None else table.published.source,
@@ -100,8 +103,7 @@ def to_markdown(table: Table) -> str:
         "Under each value: its drop from float ± the paired standard error"
         + ("; in brackets the published figure." if table.published else "."),
     ]
-    if note := per_channel_note(table):
-        lines.append(f"{note}.")
+    lines += notes(table)
     if table.caveat:
         lines.append(table.caveat)
     return "\n".join(lines) + "\n"
@@ -148,7 +150,7 @@ def _markdown_cell(table: Table, row: str, column: str) -> str:
     published = table.published_cell(row, column)
     beside = "" if published is None else f" ({published:.1f})"
     if record is None:
-        return f"–{beside}"
+        return f"{table.missing(row, column)}{beside}"
     value = metric_text(record.scores.value(), table.unit)
     lines = [f"{value}{beside}", difference_text(table.drops[row, column], table.unit)]
     if column_family(column) == "per-channel" and calibrator_text(record):

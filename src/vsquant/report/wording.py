@@ -105,7 +105,17 @@ def per_channel_note(table: Table) -> str:
     criterion = next((cell.criterion for cell in cells if cell.criterion), "")
     best = f", the best of {tried}" if tried else ""
     by = f" by {criterion}" if criterion else ""
-    return f"per-channel names its calibrators (weights·activations){best}{by} on calibration data"
+    return f"per-channel names its calibrators (weights·activations){best}{by}, chosen on calibration data"
+
+
+def notes(table: Table) -> list[str]:
+    """What must be said beneath a table: its calibrators, and for each column with refused cells the first reason."""
+    calibrators = per_channel_note(table)
+    reasons: dict[str, str] = {}
+    for (_, column), reason in table.refusals.items():
+        reasons.setdefault(column, reason)
+    refusals = [f"{column_title(column)} refused: {reason}" for column, reason in reasons.items()]
+    return [f"{calibrators}.", *refusals] if calibrators else refusals
 
 
 def contrast(table: Table) -> Contrast | None:

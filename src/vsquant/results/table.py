@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from vsquant.errors import ShapeError
@@ -22,7 +22,8 @@ class Table:
     ``"fp16"``/``"fp32"`` vector scales, ``"per-channel"``, or a comparison format's name (``"nvfp4"``). ``cells`` may
     lack a (row, column): it is shown as empty. ``samples_available`` is how many the task's data hold, and
     ``calibration_samples`` how many the calibrators saw; ``source`` is the origin and licence of data and weights,
-    ``caveat`` what the figures must not be compared with.
+    ``caveat`` what the figures must not be compared with. ``refusals`` says of a (row, column) why the network cannot
+    be run in that format (a scale beyond fp16, say); it then has no cell.
 
     Invariants: ``baseline`` is the float network; every key of ``cells`` is a row and a column of the table; every cell
     has the baseline's samples.
@@ -41,6 +42,7 @@ class Table:
     source: str
     caveat: str = ""
     published: PublishedTable | None = None
+    refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.baseline.kind != "float":
@@ -77,6 +79,10 @@ class Table:
     def cell(self, row: str, column: str) -> CellRecord | None:
         """The measured cell, None where there is none."""
         return self.cells.get((row, column))
+
+    def missing(self, row: str, column: str) -> str:
+        """What stands in the place of a cell that is not there."""
+        return "refused" if (row, column) in self.refusals else "–"
 
     @cached_property
     def baseline_standard_error(self) -> float:

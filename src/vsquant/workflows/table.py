@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -12,101 +12,28 @@ from torch import nn
 
 import vsquant
 from vsquant.calibrate import CALIBRATORS
-from vsquant.errors import SpecError
+from vsquant.errors import ScaleRangeError
 from vsquant.nn import QuantizedWeight
 from vsquant.progress import Progress, silent
 from vsquant.results.published import PUBLISHED
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
 from vsquant.results.store import ResultsStore, content_key
-from vsquant.results.table import PER_CHANNEL, Table
-from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
+from vsquant.results.table import Table
+from vsquant.spec import LayerSpec
 from vsquant.tasks.base import Batch, Task, run
-from vsquant.transform.recipe import FirstLast, Recipe, Rule
+from vsquant.transform.recipe import Recipe, Rule
 from vsquant.workflows.ptq import Calibrators, PreparedModel, WeightMethod, plan, prepare, quantize_prepared
 from vsquant.workflows.record import quantization_record
+from vsquant.workflows.table_request import TableRequest
 
-DEFAULT_ROWS: Final = ("3/8", "4/8", "6/8", "8/8")
-DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHANNEL)
-IMAGE_ROWS: Final = ("4/4U", "6/4U", "6/6U", "8/8U")
-IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CHANNEL)
 WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
 CRITERION: Final = "KL divergence from the float network's outputs"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableRequest:
-    """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
-
-    ``limit`` evaluates a fixed nested subset; ``selection_samples`` of the ``calibration_samples`` (all, if they are
-    fewer) choose the per-channel calibrators.
-    """
-
-    rows: tuple[str, ...] = DEFAULT_ROWS
-    columns: tuple[str, ...] = DEFAULT_COLUMNS
-    scale_mode: ScaleMode = "requantize"
-    gamma: GammaMode = "static"
-    vector_size: int = DEFAULT_VECTOR_SIZE
-    product_bits: int | None = None
-    first_last: FirstLast = "same"
-    limit: int | None = None
-    calibration_samples: int = 128
-    selection_samples: int = 64
-
-    def __post_init__(self) -> None:
-        if not self.rows or not self.columns:
-            raise SpecError("a table must have at least one row and one column, such as rows 4/8 and scales 4/8")
-        list(self.cells())
-
-    @property
-    def selecting(self) -> int:
-        """How many calibration samples choose the per-channel calibrators."""
-        return min(self.selection_samples, self.calibration_samples)
-
-    def spec(self, row: str, column: str) -> LayerSpec:
-        """The layer spec of one cell.
-
-        Raises:
-            SpecError: row and column do not make a spec; the message shows what they must be.
-        """
-        if column in COMPARISON_FORMATS:
-            return LayerSpec.parse(column)
-        weight_bits, slash, activation_bits = row.partition("/")
-        if not slash:
-            raise SpecError(f"a row must be weight/activation bits such as 4/8 or 4/4U, not {row!r}")
-        text = f"w{weight_bits}a{activation_bits.lower()}"
-        if column != PER_CHANNEL:
-            scales = f"{column}/{column}" if column in ("fp16", "fp32") else column
-            text += f"-s{scales}-v{self.vector_size}"
-            text += f"-p{self.product_bits}" if self.product_bits is not None and "fp" not in column else ""
-        has_gamma = "fp" not in column and activation_bits != "16"
-        return LayerSpec.parse(text + (f"-{self.gamma}" if has_gamma else ""))
-
-    def cells(self) -> Iterator[tuple[str, str, LayerSpec]]:
-        """Every cell as (row, column, spec); a comparison format has one cell, in the row of its own bits.
-
-        Raises:
-            SpecError: a row or column is malformed.
-        """
-        for column in self.columns:
-            rows = (_comparison_row(column, self.rows),) if column in COMPARISON_FORMATS else self.rows
-            for row in rows:
-                yield row, column, self.spec(row, column)
-
-    @property
-    def all_rows(self) -> tuple[str, ...]:
-        """The rows, and after them those that only comparison formats have."""
-        return tuple(dict.fromkeys((*self.rows, *(row for row, _, _ in self.cells()))))
-
-
-def default_layout(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Rows and columns that suit a task: its own, or those of the published table of its kind."""
-    if task.rows and task.columns:
-        return task.rows, task.columns
-    return (IMAGE_ROWS, IMAGE_COLUMNS) if task.metric == "top-1" else (DEFAULT_ROWS, DEFAULT_COLUMNS)
-
-
 def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progress: Progress = silent) -> Table:
     """Compute the missing cells of a table, store each as it is done, and return the whole table.
+
+    A cell whose format the network cannot be run in (a scale beyond fp16) is left out, and the table says why.
 
     Raises:
         SpecError: a row or column is malformed (before any work).
@@ -117,9 +44,14 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
     runner = TableRunner(task, request, store, progress)
     baseline = runner.baseline()
     by_weight_format = sorted(cells, key=lambda cell: (str(cell[2].weight), str(cell[2])))
-    records = {
-        (row, column): runner.cell(spec, done, len(cells)) for done, (row, column, spec) in enumerate(by_weight_format)
-    }
+    records: dict[tuple[str, str], CellRecord] = {}
+    refusals: dict[tuple[str, str], str] = {}
+    for done, (row, column, spec) in enumerate(by_weight_format):
+        outcome = runner.cell(spec, done, len(cells))
+        if isinstance(outcome, CellRecord):
+            records[row, column] = outcome
+        else:
+            refusals[row, column] = outcome
     progress("cells", len(cells), len(cells))
     return Table(
         task=task.name,
@@ -135,6 +67,7 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         source=task.source,
         caveat=task.caveat,
         published=None if task.published is None else PUBLISHED[task.published],
+        refusals=refusals,
     )
 
 
@@ -156,13 +89,16 @@ class TableRunner:
         inputs = {"kind": "float", **self._evaluation_inputs()}
         return self._stored(inputs) or self._evaluate(inputs, self._task.load_model(), "float", "float")
 
-    def cell(self, spec: LayerSpec, done: int, total: int) -> CellRecord:
-        """One cell's record, from the store where it is there."""
+    def cell(self, spec: LayerSpec, done: int, total: int) -> CellRecord | str:
+        """One cell's record, from the store where it is there; or why the network cannot be run in that format."""
         self._progress("cells", done, total)
         inputs = self._cell_inputs(spec)
-        stored = self._stored(inputs)
-        if stored is not None:
-            return stored
+        try:
+            return self._stored(inputs) or self._measured(inputs, spec)
+        except ScaleRangeError as error:
+            return str(error)
+
+    def _measured(self, inputs: Mapping[str, Any], spec: LayerSpec) -> CellRecord:
         if str(spec.weight) != self._weight_format:
             self._weights.clear()
             self._weight_format = str(spec.weight)
@@ -172,9 +108,7 @@ class TableRunner:
         calibrators = Calibrators() if best is None else _calibrators(best)
         model = self._quantize(recipe, calibrators)
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        record = self._evaluate(inputs, model, kind, str(spec), best=best, candidates=candidates)
-        self._progress("cells", done + 1, total)
-        return record
+        return self._evaluate(inputs, model, kind, str(spec), best=best, candidates=candidates)
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
         """One spec everywhere. Per-channel cells keep 8 bits where per-vector cells must fall back, for equal terms."""
@@ -296,10 +230,3 @@ class TableRunner:
 def _calibrators(candidate: Candidate) -> Calibrators:
     weight: WeightMethod = "mse" if candidate.weight == "mse" else "max"
     return Calibrators(activation=candidate.activation or "max", weight=weight)
-
-
-def _comparison_row(name: str, rows: Sequence[str]) -> str:
-    """The row of a comparison format: the one of its bits among ``rows``, else one of its own."""
-    spec = LayerSpec.parse(name)
-    bits = f"{spec.weight.bits}/{spec.activation.bits if spec.activation else 16}"
-    return next((row for row in rows if row.rstrip("uU") == bits), bits)
