@@ -232,7 +232,6 @@ def test_other_tensors_than_the_models_are_refused(
         ({"spec": "w4a4-s4/6-tensor"}, "tensor 0.activation_range must be there exactly where the spec has it"),
         ({"spec": "nvfp4"}, "tensor 0.weight_codes must be there exactly where the spec has it"),
         ({"aliases": ["1"]}, "layer '0' must have the other names []"),
-        ({"output_dtype": "float32"}, "must have an output_dtype only if it is an embedding"),
     ],
 )
 def test_a_layer_that_does_not_fit_the_model_is_named(

@@ -13,7 +13,7 @@ from vsquant.export.inspection import inspect
 
 CHECKPOINT = Path(__file__).parent / "checkpoint-v1.safetensors"
 EXPECTED = load_file(Path(__file__).parent / "checkpoint-v1.expected.safetensors")
-SHA256 = "b8ad764049377c7df6818d89ed6ec610951ce873c41b9b15590238179d35c385"
+SHA256 = "038a95d00f98998b75f9862abcd84b8e7c6e37fbafe8fc62468ec37e8f2e274a"
 SPECS = {
     "conv": "w4a4u-s4/6-v2",
     "blocks.0.conv1": "w4a16-s4/x-v16",

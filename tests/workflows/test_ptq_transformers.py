@@ -45,6 +45,17 @@ def resnet() -> nn.Module:
     return transformers.ResNetForImageClassification(config)
 
 
+def vit() -> nn.Module:
+    """Casts its input to the dtype of its first layer's weight."""
+    sizes = {name: size for name, size in SIZES.items() if name != "vocab_size"}
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, image_size=32, patch_size=8))
+
+
+def mobilenet() -> nn.Module:
+    """Reads the geometry of its convolutions in its own padding."""
+    return transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config(depth_multiplier=0.25))
+
+
 def made(build) -> nn.Module:
     torch.manual_seed(0)
     model = build().eval()
@@ -183,7 +194,7 @@ def test_gpt2_keeps_the_shapes_of_its_transposed_layers() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("build", [bert, gpt2, llama, resnet])
+@pytest.mark.parametrize("build", [bert, gpt2, llama, resnet, vit])
 def test_half_precision_models_run_and_keep_their_dtype(build, dtype: torch.dtype) -> None:
     model = made(build).to(dtype)
     inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in batch(model).items()}
@@ -193,3 +204,10 @@ def test_half_precision_models_run_and_keep_their_dtype(build, dtype: torch.dtyp
         given, expected = quantized(**inputs)[0], model(**inputs)[0]
     assert given.dtype == dtype
     assert (given - expected).float().norm() < 0.1 * expected.float().norm()
+
+
+def test_a_model_that_pads_by_the_geometry_of_its_convolutions() -> None:
+    model = made(mobilenet)
+    quantized = vsquant.quantize(model, "w8a8-s8/8-v8", calibration=[batch(model)])
+    assert any("fallback" in report.note for report in reports(quantized).values())
+    torch.testing.assert_close(outputs(quantized), outputs(model), rtol=0, atol=0.1 * float(outputs(model).abs().max()))

@@ -16,7 +16,7 @@ from vsquant.export.building import build
 from vsquant.export.header import FORMAT_VERSION, FloatName, Header, LayerHeader, MatmulHeader, report_headers
 from vsquant.export.storage import checksum, read_header, read_tensors, write
 from vsquant.export.validation import check_layer_fits, check_layer_tensors, check_ranges, layer_tensors
-from vsquant.nn import QuantEmbedding, QuantLayer
+from vsquant.nn import QuantLayer
 from vsquant.tasks import architectures
 from vsquant.transform.attention import AttentionEntry, attention_entries, place_matmuls, ranges_in_state
 from vsquant.transform.float_layers import float_weight
@@ -136,7 +136,7 @@ def _layer_headers(model: nn.Module) -> tuple[LayerHeader, ...]:
             aliases=tuple(names[id(layer)][1:]),
             spec=layer.spec,
             scale_mode=layer.scale_mode,
-            output_dtype=_dtype_name(layer.output_dtype) if isinstance(layer, QuantEmbedding) else None,
+            output_dtype=_dtype_name(layer.output_dtype),
         )
         for name, layer in quantized_layers(model)
     )
@@ -156,8 +156,7 @@ def _place_layers(model: nn.Module, header: Header, tensors: Mapping[str, Tensor
         check_layer_fits(entry, layer, path)
         parts, is_embedding = layer_tensors(entry, tensors), layer.kind == "embedding"
         check_layer_tensors(entry, parts, float_weight(layer.module).shape, path, is_embedding=is_embedding)
-        if entry.output_dtype is not None:
-            layer.module.to(getattr(torch, entry.output_dtype))
+        layer.module.to(getattr(torch, entry.output_dtype))
         quantized = make_layer(
             layer.module,
             entry.name,

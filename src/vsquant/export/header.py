@@ -43,13 +43,13 @@ class _Strict(BaseModel):
 
 
 class LayerHeader(_Strict):
-    """One quantized layer: the spec in force, the names that share it, and the dtype that an embedding looks up."""
+    """One quantized layer: the spec in force, the names that share it, and the dtype of its outputs."""
 
     name: str
     aliases: tuple[str, ...]
     spec: SpecText
     scale_mode: ScaleMode
-    output_dtype: FloatName | None
+    output_dtype: FloatName
 
 
 class MatmulHeader(_Strict):

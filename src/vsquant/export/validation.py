@@ -68,7 +68,6 @@ def check_layer_fits(entry: LayerHeader, layer: Layer, path: Path) -> None:
     is_embedding = layer.kind == "embedding"
     quantizes_input = isinstance(entry.spec.activation, IntegerFormat)
     require(not (is_embedding and quantizes_input), "must have no activation format, its input being indices")
-    require(is_embedding == (entry.output_dtype is not None), "must have an output_dtype only if it is an embedding")
 
 
 def check_layer_tensors(

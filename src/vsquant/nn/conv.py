@@ -30,6 +30,7 @@ class _QuantConv(QuantLayer):
         bias: Tensor | None,
         activation_range: Tensor | None,
         geometry: ConvGeometry,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if spec.gamma == "token":
             raise SpecError(f"layer {name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
@@ -40,6 +41,7 @@ class _QuantConv(QuantLayer):
             weight=weight,
             weight_shape=weight_shape,
             activation_range=activation_range,
+            dtype=dtype,
         )
         self.geometry = geometry
         self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
@@ -69,7 +71,7 @@ class _QuantConv(QuantLayer):
                 self._quantize_input(rows), last.shape, self.quantized_weight, self.bias, self.spec, self.geometry
             )
             y = straight_through(y, lambda: self._simulate(rows, last.shape), rows)
-        return y.to(x.dtype)
+        return y.to(self.output_dtype)
 
     def _simulate(self, rows: Tensor, shape: torch.Size) -> Tensor:
         geometry = self.geometry

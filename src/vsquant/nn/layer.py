@@ -38,8 +38,8 @@ class QuantLayer(Float32Module):
 
     Invariants: ``weight`` is the float32 value of the integers (eq. 6) and is not part of the state; the integers and
     scales are buffers and are (``state_dict``). Scales, ranges and arithmetic stay float32 whatever dtype the model is
-    moved to; outputs have the dtype of the input. ``spec`` is the one in force, with the signedness that calibration
-    found.
+    moved to; outputs have that dtype (``output_dtype``), as the float layer's have. ``spec`` is the one in force, with
+    the signedness that calibration found.
     """
 
     weight: Tensor
@@ -58,9 +58,11 @@ class QuantLayer(Float32Module):
         weight: QuantizedWeight,
         weight_shape: torch.Size,
         activation_range: Tensor | None,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.name = name
+        self.output_dtype = dtype
         self.spec = spec
         self.scale_mode: ScaleMode = scale_mode
         self.weight_shape = weight_shape
@@ -75,7 +77,13 @@ class QuantLayer(Float32Module):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output for ``x``, in the dtype of ``x``."""
+        """The layer's output for ``x``, in ``output_dtype``."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLayer:
+        """What the layer holds stays float32; what it gives follows the model."""
+        self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
+        super()._apply(fn, recurse)
+        return self
 
     @property
     def quantized_weight(self) -> QuantizedWeight:

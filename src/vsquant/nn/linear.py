@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ class QuantLinear(QuantLayer):
         weight_shape: torch.Size,
         bias: Tensor | None,
         activation_range: Tensor | None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(
             name=name,
@@ -36,6 +36,7 @@ class QuantLinear(QuantLayer):
             weight=weight,
             weight_shape=weight_shape,
             activation_range=activation_range,
+            dtype=dtype,
         )
         self.out_features, self.in_features = weight_shape
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
@@ -49,7 +50,7 @@ class QuantLinear(QuantLayer):
         else:
             y = rounded_linear(self._quantize_input(rows), self.quantized_weight, self.bias, self.spec)
             y = straight_through(y, lambda: self._simulate(rows), rows)
-        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return y.view(*x.shape[:-1], self.out_features).to(self.output_dtype)
 
     def _simulate(self, rows: Tensor) -> Tensor:
         return F.linear(self._fake_quantize_input(rows), self.weight, self.bias)
@@ -67,7 +68,7 @@ class QuantEmbedding(QuantLayer):
         weight: QuantizedWeight,
         weight_shape: torch.Size,
         padding_idx: int | None,
-        dtype: torch.dtype,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(
             name=name,
@@ -76,16 +77,10 @@ class QuantEmbedding(QuantLayer):
             weight=weight,
             weight_shape=weight_shape,
             activation_range=None,
+            dtype=dtype,
         )
         self.num_embeddings, self.embedding_dim = weight_shape
         self.padding_idx = padding_idx
-        self.output_dtype = dtype
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantEmbedding:
-        """Indices have no dtype to follow, so vectors take the one that the model is moved to."""
-        self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
-        super()._apply(fn, recurse)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the model."""

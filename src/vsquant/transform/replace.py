@@ -68,7 +68,7 @@ def make_layer(
     activation_range: Tensor | None,
 ) -> QuantLayer:
     """The quantized layer in the place of the float layer ``module``."""
-    shape = float_weight(module).shape
+    shape, dtype = float_weight(module).shape, float_weight(module).dtype
     if isinstance(module, nn.Embedding):
         return QuantEmbedding(
             name=name,
@@ -77,7 +77,7 @@ def make_layer(
             weight=weight,
             weight_shape=shape,
             padding_idx=module.padding_idx,
-            dtype=module.weight.dtype,
+            dtype=dtype,
         )
     bias = float_bias(module)
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
@@ -91,6 +91,7 @@ def make_layer(
             bias=bias,
             activation_range=activation_range,
             geometry=geometry_of(module),
+            dtype=dtype,
         )
     return QuantLinear(
         name=name,
@@ -100,6 +101,7 @@ def make_layer(
         weight_shape=shape,
         bias=bias,
         activation_range=activation_range,
+        dtype=dtype,
     )
 
 
