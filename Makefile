@@ -12,7 +12,8 @@ EXTRAS := demo,transformers,vision,efficientnet,docs,dev
 
 # Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
 TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-DEMO := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/vsquant table digits --html build/demo/report.html
+# One thread: the network is so small that a second one costs more than it brings, most of all on a busy machine.
+DEMO := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/vsquant table digits --html build/demo/report.html
 
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \

@@ -56,7 +56,7 @@ def test_only_measured_layers_have_statistics_but_all_have_an_order() -> None:
 
 def test_progress_is_told_batch_by_batch() -> None:
     steps = []
-    seen(net(), BATCHES, progress=lambda *step: steps.append(step))
+    seen(net(), BATCHES, progress=lambda *step: steps.append(step), count=2)
     assert steps == [("calibrating", 0, 2), ("calibrating", 1, 2), ("calibrating", 2, 2)]
     steps.clear()
     seen(net(), iter(BATCHES), progress=lambda *step: steps.append(step))

@@ -75,10 +75,13 @@ def test_recipes_are_frozen_and_hashable() -> None:
     [
         (
             "frist_last: same\nrules: [{spec: w8a8}]",
-            "recipe: unknown key 'frist_last'; did you mean 'first_last'? Known",
+            "recipe: unknown key 'frist_last'; known keys are rules, first_last, fallback; did you mean 'first_last'?",
         ),
-        ("rules: [{spec: w8a8}, {typ: linear, spec: w8a8}]", "rule 2: unknown key 'typ'; did you mean 'type'? Known"),
-        ("rules: [{spec: w8a8, zzz: 1}]", "rule 1: unknown key 'zzz'; Known keys are match, type, spec, skip"),
+        (
+            "rules: [{spec: w8a8}, {typ: linear, spec: w8a8}]",
+            "rule 2: unknown key 'typ'; known keys are match, type, spec, skip; did you mean 'type'?",
+        ),
+        ("rules: [{spec: w8a8, zzz: 1}]", "rule 1: unknown key 'zzz'; known keys are match, type, spec, skip"),
         ("rules: [{spec: w8a8}, {match: a, spec: w8a99}]", "rule 2: spec: cannot read"),
         ("rules: [{match: a}]", "rule 1: exactly one of spec and skip: true must be given, not neither"),
         ("rules: [{spec: w8a8, skip: true}]", "rule 1: exactly one of spec and skip: true must be given, not both"),

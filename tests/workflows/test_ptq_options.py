@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -104,3 +106,21 @@ def test_the_model_itself_may_be_the_layer() -> None:
     layer = nn.Linear(16, 4)
     quantized = vsquant.quantize(layer, "w4a4-s4/6-token")
     assert isinstance(quantized, QuantLinear) and isinstance(layer, nn.Linear)
+
+
+def test_calibration_batches_are_taken_one_at_a_time() -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def batches() -> Iterator[torch.Tensor]:
+        nonlocal most
+        for _ in range(6):
+            batch = torch.randn(4, 16)
+            alive.append(weakref.ref(batch))
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield batch
+
+    quantized = vsquant.quantize(nn.Sequential(nn.Linear(16, 4)), "w4a8-s4/8", calibration=batches())
+    assert vsquant.quantization_record(quantized).calibration_samples == 24
+    assert len(alive) == 6
+    assert most <= 3, "the first, the one in use and the one being made"

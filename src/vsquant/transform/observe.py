@@ -38,12 +38,14 @@ def observe(
     run: Callable[[nn.Module, Any], Any],
     progress: Progress = silent,
     *,
+    count: int = 0,
     measured: Collection[str] | None = None,
     matmuls: Sequence[str] = (),
 ) -> Observations:
     """Run ``batches`` through ``model`` and observe the first input of every one of ``layers`` (by name).
 
-    Nothing of the activations is kept but their histograms. ``run`` calls the model on one batch. The order is that of
+    Nothing of the activations is kept but their histograms. ``run`` calls the model on one batch; ``count`` is how
+    many there are, for ``progress`` (0: not known). The order is that of
     all ``layers``; statistics are of those in ``measured``, if that is given. ``matmuls`` names the attention modules
     whose operands are observed. The model is left as it was.
 
@@ -53,7 +55,7 @@ def observe(
         ShapeError: a layer's input does not have its channels; the message names the layer.
     """
     observers: dict[str, RangeObserver] = {}
-    samples, count = 0, len(batches) if isinstance(batches, Sequence) else 0
+    samples = 0
     with ExitStack() as undo, torch.inference_mode():
         cores = undo.enter_context(observed_attention(model, matmuls))
         for name, layer in layers.items():

@@ -35,8 +35,8 @@ def shortened(value: object) -> str:
 
 def _unknown_key(key: str, known_keys: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown key {key!r}; {hint}Known keys are {', '.join(known_keys)}"
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}; known keys are {', '.join(known_keys)}{hint}"
 
 
 def _requirement(pydantic_message: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,26 +13,51 @@ from torch import Tensor, nn
 from vsquant.errors import CalibrationError
 
 
-def as_batches(calibration: Iterable[Any]) -> list[Any]:
-    """The batches in a list.
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Calibration batches, taken one at a time: only the first, which shows what a batch is, stays in memory.
+
+    ``count`` is how many there are, 0 where that is not known beforehand.
+    """
+
+    first: Any
+    count: int
+    source: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches from the first on; raises `CalibrationError` at one that is no batch."""
+        for number, batch in enumerate(self.source, start=1):
+            yield _checked(batch, number)
+
+
+def as_batches(calibration: Iterable[Any]) -> Batches:
+    """The batches of an iterable; an iterator is used up by one pass.
 
     Raises:
-        CalibrationError: there is none, or ``calibration`` is itself one batch, or holds what is no batch.
+        CalibrationError: there is none, or ``calibration`` is itself one batch, or the first is no batch.
     """
     if isinstance(calibration, (Tensor, Mapping)) or not isinstance(calibration, Iterable):
         raise CalibrationError(
             f"calibration must be an iterable of batches, not one {type(calibration).__name__}; pass [batch]"
         )
-    batches = list(calibration)
-    if not batches:
-        raise CalibrationError("calibration data must hold at least one batch, not none; pass an iterable of batches")
-    for number, batch in enumerate(batches, start=1):
-        if not isinstance(batch, (Tensor, tuple, list, Mapping)):
-            raise CalibrationError(
-                f"calibration batch {number} must be a tensor, a tuple of arguments or a mapping of keyword arguments, "
-                f"not {type(batch).__name__}"
-            )
-    return batches
+    batches = iter(calibration)
+    try:
+        first = _checked(next(batches), 1)
+    except StopIteration:
+        raise CalibrationError(
+            "calibration data must hold at least one batch, not none; pass an iterable of batches"
+        ) from None
+    source = chain([first], batches) if batches is calibration else calibration
+    return Batches(first=first, count=len(calibration) if isinstance(calibration, Sized) else 0, source=source)
+
+
+def _checked(batch: Any, number: int) -> Any:
+    if not isinstance(batch, (Tensor, tuple, list, Mapping)):
+        raise CalibrationError(
+            f"calibration batch {number} must be a tensor, a tuple of arguments or a mapping of keyword arguments, "
+            f"not {type(batch).__name__}"
+        )
+    return batch
 
 
 def call(model: nn.Module, batch: Any) -> Any:

@@ -152,7 +152,7 @@ def prepare(
     """
     batches = None if calibration is None else as_batches(calibration)
     copied = copy.deepcopy(model).eval()
-    example = by_argument(copied, batches[0]) if batches else None
+    example = None if batches is None else by_argument(copied, batches.first)
     folded = fold_batchnorm(copied, pairs=batchnorm_pairs, example=example)
     if batches is None:
         return PreparedModel(model=copied, observations=NOTHING_SEEN, folded=folded)
@@ -162,9 +162,10 @@ def prepare(
     observations = observe(
         copied,
         watched,
-        batches if measured else batches[:1],
+        batches if measured else [batches.first],
         call,
         progress,
+        count=batches.count if measured else 1,
         measured=measured,
         matmuls=[name for name in attention_modules(copied) if name in measured],
     )
