@@ -57,7 +57,10 @@ def measure(name: str, mode: ScaleMode) -> Table:
     request = TABLES[name]
     columns = tuple(c for c in request.columns if mode == MODES[0] or c not in COMPARISON_FORMATS)
     task = create_task(name.removesuffix("-all"), data=Path(os.environ["VSQUANT_DATA"]))
-    with ResultsStore() as store, progress_bars() as progress:
+    with (
+        ResultsStore() as store,
+        progress_bars("cells that were measured are kept, the same command continues there") as progress,
+    ):
         return run_table(task, replace(request, scale_mode=mode, columns=columns), store, progress=progress)
 
 
