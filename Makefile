@@ -58,8 +58,11 @@ docs: $(STAMP) ## build the pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
-bench: $(STAMP) ## every script in benchmarks/ (hours; results in benchmarks/results)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(STAMP) ## measure the README's tables and what a cell costs (hours; VSQUANT_DATA names the real data)
+	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cell_cost.py
+	@$(BIN)/python tools/quote_results.py
 
 ci: ## all that must pass before a change lands, each stage timed
 	@$(CHECK_PYTHON)

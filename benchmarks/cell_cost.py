@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from vsquant.tasks.base import Task
 from vsquant.tasks.registry import create_task
 from vsquant.workflows.ptq import as_recipe, prepare, quantize_prepared
 
+METHOD = "process CPU time of one evaluation, float and cells interleaved in one run after a warm-up; medians"
 RESULT = Path(__file__).resolve().parent / "results" / "cell-cost.json"
 SAMPLES = {"squad-minilm": 60, "imagenet-efficientnet-lite0": 40, "cifar10": 500}
 SPECS = {
@@ -38,7 +38,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     data = Path(os.environ["VSQUANT_DATA"])
     tasks = {name: measure(create_task(name, data=data), repeats) for name in SPECS}
-    result = {"provenance": provenance(), "method": __doc__.strip().splitlines()[0], "repeats": repeats, "tasks": tasks}
+    result = {"provenance": provenance(), "method": METHOD, "repeats": repeats, "tasks": tasks}
     with replacing(RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -46,24 +46,28 @@ def main() -> None:
 def measure(task: Task, repeats: int) -> dict[str, object]:
     """Median CPU seconds of the float network and of each cell, and the median of their ratios pair by pair."""
     models = quantized_models(task)
-    samples = SAMPLES[task.name]
     times: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(repeats + 1):
         for name, model in models.items():
-            seconds = cpu_seconds(lambda model=model: task.evaluate(model, limit=samples))
+            seconds = cpu_seconds(task, model)
             if repeat:
                 times[name].append(seconds)
     float_times = times.pop("float")
-    cells = {}
-    for name, seconds in times.items():
-        ratios = [cell / float_ for cell, float_ in zip(seconds, float_times, strict=True)]
-        cells[name] = {
-            "cpu_seconds": statistics.median(seconds),
-            "ratio_to_float": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
-        }
-        print(f"{task.name:30} {name:20} {cells[name]['ratio_to_float']:.2f}x float")
-    return {"samples": samples, "float_cpu_seconds": statistics.median(float_times), "cells": cells}
+    cells = {name: beside_float(cell_times, float_times) for name, cell_times in times.items()}
+    for name, cell in cells.items():
+        print(f"{task.name:30} {name:20} {cell['ratio_to_float']:.2f}x float")
+    return {"samples": SAMPLES[task.name], "float_cpu_seconds": statistics.median(float_times), "cells": cells}
+
+
+def beside_float(cell_times: list[float], float_times: list[float]) -> dict[str, float]:
+    """A cell's median seconds, and the least, median and largest of its ratios to the float network."""
+    ratios = [cell / float_ for cell, float_ in zip(cell_times, float_times, strict=True)]
+    return {
+        "cpu_seconds": statistics.median(cell_times),
+        "ratio_to_float": statistics.median(ratios),
+        "least_ratio": min(ratios),
+        "largest_ratio": max(ratios),
+    }
 
 
 def quantized_models(task: Task) -> dict[str, nn.Module]:
@@ -73,11 +77,11 @@ def quantized_models(task: Task) -> dict[str, nn.Module]:
     return {"float": model} | {spec: quantize_prepared(prepared, as_recipe(spec)) for spec in SPECS[task.name]}
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Process CPU time of one call."""
+def cpu_seconds(task: Task, model: nn.Module) -> float:
+    """Process CPU time of one evaluation."""
     start = time.process_time()
     with torch.inference_mode():
-        work()
+        task.evaluate(model, limit=SAMPLES[task.name])
     return time.process_time() - start
 
 
