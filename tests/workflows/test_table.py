@@ -183,6 +183,16 @@ def test_samples(tmp_path: Path) -> None:
             run_table(TINY["TinyTask"](), request(rows=("8/8",), calibration_samples=129), store)
 
 
+def test_what_cannot_be_is_said_before_any_evaluation(tmp_path: Path) -> None:
+    task = TINY["TinyTask"]()
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        with pytest.raises(SpecError, match="layer 'conv': a convolution has no tokens; use -tensor or -static"):
+            run_table(task, request(gamma="token"), store)
+        with pytest.raises(DataError, match="there must be 129 calibration images, not 128"):
+            run_table(task, request(calibration_samples=129), store)
+    assert task.evaluations == 0
+
+
 def test_fewer_calibration_samples_than_choose_calibrators_all_choose() -> None:
     assert request(calibration_samples=128).selecting == 64
     assert request(calibration_samples=5).selecting == 5

@@ -36,12 +36,13 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
     A cell whose format the network cannot be run in (a scale beyond fp16) is left out, and the table says why.
 
     Raises:
-        SpecError: a row or column is malformed (before any work).
+        SpecError: a row or column is malformed (before any work), or no spec for a layer of the network.
         DataError: the task's data or model is missing, or there are too few samples.
     """
     cells = list(request.cells())
     task.prepare(progress)
     runner = TableRunner(task, request, store, progress)
+    runner.check([spec for _, _, spec in cells])
     baseline = runner.baseline()
     by_weight_format = sorted(cells, key=lambda cell: (str(cell[2].weight), str(cell[2])))
     records: dict[tuple[str, str], CellRecord] = {}
@@ -83,6 +84,17 @@ class TableRunner:
         self._float_logits: list[torch.Tensor] | None = None
         self._weights: dict[tuple[str, str, str, str], QuantizedWeight] = {}
         self._weight_format = ""
+
+    def check(self, specs: Sequence[LayerSpec]) -> None:
+        """Find before any evaluation what would end the table after it: specs no layer can have, too little data.
+
+        Raises:
+            SpecError, DataError: as `run_table`.
+        """
+        missing = [spec for spec in specs if self._stored(self._cell_inputs(spec)) is None]
+        for spec in missing:
+            recipe = Recipe.from_spec(spec, self._request.first_last)
+            plan(self._float_model().model, self._float_model().observations, recipe, self._request.scale_mode)
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
