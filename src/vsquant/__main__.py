@@ -1,0 +1,5 @@
+"""``python -m vsquant``."""
+
+from vsquant.cli import main
+
+main()
