@@ -17,7 +17,7 @@ from provenance import provenance
 
 from vsquant.cli.progress import progress_bars
 from vsquant.files import replacing
-from vsquant.report import difference_text, to_json, to_markdown
+from vsquant.report import difference_text, to_json, to_markdown, write_png
 from vsquant.results import ResultsStore, Table
 from vsquant.spec import COMPARISON_FORMATS, ScaleMode
 from vsquant.tasks.registry import create_task
@@ -49,6 +49,7 @@ def main() -> None:
         for mode, table in by_mode.items():
             write(f"table-{name}-{mode}.json", json.dumps({"provenance": origin, **compact(to_json(table))}, indent=1))
             write(f"table-{name}-{mode}.md", to_markdown(table).rstrip())
+        write_png(by_mode["requantize"], RESULTS / f"table-{name}.png")
         write(f"gain-{name}.md", gains(by_mode["requantize"], by_mode["paper"]))
 
 
