@@ -62,8 +62,10 @@ class _QuantConv(QuantLayer):
             )
         self._check_channels(x.shape[1], self.in_channels)
         last = x.movedim(1, -1).to(torch.float32)
-        rows_per_sample = self.geometry.groups * math.prod(x.shape[2:])
-        rows = last.reshape(x.shape[0], rows_per_sample, self.in_channels // self.geometry.groups)
+        fmt = self.spec.activation
+        # Only vectors must not cross groups; without them a row is all channels, which runs far faster for depthwise.
+        parts = self.geometry.groups if fmt is not None and fmt.has_vectors else 1
+        rows = last.reshape(x.shape[0], parts * math.prod(x.shape[2:]), self.in_channels // parts)
         if self.spec.product_bits is None:
             y = self._simulate(rows, last.shape)
         else:
