@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import vsquant
+from vsquant.nn import QuantLayer
 from vsquant.tasks.models.digits_cnn import DigitsCnn
 
 EMBEDDINGS = {"rules": [{"type": "embedding", "spec": "w4a16-s4/x"}, {"spec": "w4a8-s4/6"}]}
@@ -176,3 +177,17 @@ def test_a_quantized_head_beside_a_float_embedding(tokens: dict[str, Tensor], tm
     quantized = vsquant.quantize(gpt2(), "w4a8-s4/6-token")
     vsquant.save(quantized, tmp_path / "m.safetensors")
     assert_same(quantized, vsquant.load(tmp_path / "m.safetensors"), tokens)
+
+
+@pytest.mark.parametrize("spec", ["int4-g128", "nvfp4", "w4a16-s4/x", "w4a8-s4/6-tensor"])
+def test_weights_keep_their_layout_because_kernels_choose_by_it(spec: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 20, 1)).eval()
+    batch = torch.randn(4, 3, 8, 8)
+    quantized = vsquant.quantize(model, spec, calibration=[batch])
+    vsquant.save(quantized, tmp_path / "m.safetensors")
+    loaded = vsquant.load(tmp_path / "m.safetensors", model=model)
+    for saved_layer, loaded_layer in zip(quantized, loaded, strict=True):
+        if isinstance(saved_layer, QuantLayer):
+            assert loaded_layer.weight.stride() == saved_layer.weight.stride()
+    assert_same(quantized, loaded, batch)

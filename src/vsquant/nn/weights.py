@@ -36,7 +36,8 @@ class QuantizedWeight:
     def dequantize(self, shape: torch.Size) -> Tensor:
         """Float32 weight of the layer's own ``shape``, (K, C) or (K, C, R, S) or (K, C, S), by eq. (6)."""
         if self.values is not None:
-            return self.values
+            # A copy of its own: kernels choose by layout and alignment, and the last bit of a sum depends on which.
+            return self.values.clone(memory_format=torch.contiguous_format)
         assert self.codes is not None
         codes = self.codes.reshape(shape[0], -1, *self.codes.shape[-2:])
         scale = None if self.vector_scale is None else self.vector_scale.reshape(codes.shape[:-1])
