@@ -59,7 +59,7 @@ def read(page: str) -> Reader:
 def test_page_has_all_its_parts(squad_table: Table) -> None:
     page = read(to_html([squad_table]))
     for part in (
-        "At 3/8 bits, per-vector scales keep 82.5 of float's 87.4 % F1; per-channel scales keep 11.8",
+        "At 3/8 bits, per-vector scales (S=6/10) keep 82.5 of float's 87.4 % F1; per-channel scales keep 11.8",
         "400 of 10,570 samples, 128 for calibration",
         "SQuAD 1.1, CC BY-SA 4.0; BERT & friends <b>Apache-2.0</b>",
         "MLSys 2021, arXiv 2102.04503",

@@ -43,13 +43,14 @@ def test_headline_contrasts_the_widest_integer_scales_with_per_channel(squad_tab
     found = contrast(squad_table)
     assert found is not None and (found.row, found.column) == ("3/8", "6/10")
     assert headline(squad_table) == (
-        "At 3/8 bits, per-vector scales keep 82.5 of float's 87.4 % F1; per-channel scales keep 11.8"
+        "At 3/8 bits, per-vector scales (S=6/10) keep 82.5 of float's 87.4 % F1; per-channel scales keep 11.8"
     )
 
 
 def test_headline_of_a_perplexity(perplexity_table: Table) -> None:
     assert headline(perplexity_table) == (
-        "At 3/8 bits, per-vector scales reach perplexity 14.00 where float has 12.00; per-channel scales reach ∞"
+        "At 3/8 bits, per-vector scales (S=4/8) reach perplexity 14.00 where float has 12.00; "
+        "per-channel scales reach ∞"
     )
 
 
@@ -62,7 +63,7 @@ def test_headline_claims_nothing_that_the_errors_do_not_carry(
         ("4/8", "per-channel"): make_record(78.4, "4/8", "per-channel"),
     }
     text = headline(dataclasses.replace(squad_table, cells=cells))
-    assert text == "On BERT-base on SQuAD no row tells per-vector from per-channel scales beyond two standard errors"
+    assert text == "On BERT-base on SQuAD no row tells S=6/10 from per-channel scales beyond two standard errors"
 
 
 def test_headline_without_a_per_channel_column(squad_table: Table, make_record: MakeRecord) -> None:

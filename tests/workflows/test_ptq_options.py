@@ -12,7 +12,7 @@ from torch import nn
 import vsquant
 from vsquant import Calibrators, Recipe, Rule, reference
 from vsquant.calibrate import CALIBRATORS, weight_range
-from vsquant.errors import CalibrationError
+from vsquant.errors import CalibrationError, RecipeError
 from vsquant.nn import QuantEmbedding, QuantLinear
 
 
@@ -124,3 +124,14 @@ def test_calibration_batches_are_taken_one_at_a_time() -> None:
     assert vsquant.quantization_record(quantized).calibration_samples == 24
     assert len(alive) == 6
     assert most <= 3, "the first, the one in use and the one being made"
+
+
+def test_a_request_that_would_quantize_nothing_is_an_error() -> None:
+    model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    with pytest.raises(RecipeError, match=r"at least one layer must be quantized, not none; self_attn\.out_proj"):
+        vsquant.quantize(model, "w4a8-s4/8-token")
+
+
+def test_a_recipe_that_skips_everything_is_granted() -> None:
+    quantized = vsquant.quantize(nn.Sequential(nn.Linear(16, 4)), Recipe(rules=(Rule(skip=True),)))
+    assert not list(vsquant.quantized_layers(quantized))

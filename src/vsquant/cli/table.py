@@ -63,7 +63,7 @@ def table(
     check_outputs(csv, markdown, html)
     built = create_task(task, data=data, model=model)
     default_rows, default_columns = default_layout(built)
-    columns = default_columns if scales is None else _names(scales)
+    columns = default_columns if scales is None else _names(scales.lower())
     columns = tuple(c for c in columns if c != "per-channel") + (("per-channel",) if per_channel else ())
     request = TableRequest(
         rows=default_rows if rows is None else _names(rows),

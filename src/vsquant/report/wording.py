@@ -134,19 +134,17 @@ def headline(table: Table) -> str:
     sign = 1 if table.higher_is_better else -1
     gain, error = sign * found.difference.value, found.difference.standard_error
     if not (gain == math.inf or gain > 2 * error):
-        return f"On {table.title} no row tells per-vector from per-channel scales beyond two standard errors"
+        return (
+            f"On {table.title} no row tells {column_title(found.column)} from per-channel scales "
+            "beyond two standard errors"
+        )
     vector = metric_text(found.vector.scores.value(), table.unit)
     channel = metric_text(found.per_channel.scores.value(), table.unit)
     unit = f" {table.unit}" if table.unit else ""
+    where = f"At {found.row} bits, per-vector scales ({column_title(found.column)})"
     if table.higher_is_better:
-        return (
-            f"At {found.row} bits, per-vector scales keep {vector} of float's {reference}{unit} {table.metric}; "
-            f"per-channel scales keep {channel}"
-        )
-    return (
-        f"At {found.row} bits, per-vector scales reach {table.metric} {vector} where float has {reference}; "
-        f"per-channel scales reach {channel}"
-    )
+        return f"{where} keep {vector} of float's {reference}{unit} {table.metric}; per-channel scales keep {channel}"
+    return f"{where} reach {table.metric} {vector} where float has {reference}; per-channel scales reach {channel}"
 
 
 def float_text(table: Table) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vsquant.calibrate import weight_range
 from vsquant.calibrate.calibrators import create_calibrator
-from vsquant.errors import CalibrationError, NonFiniteError
+from vsquant.errors import CalibrationError, NonFiniteError, RecipeError
 from vsquant.nn import QuantizedWeight, quantize_weight
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
@@ -89,7 +89,7 @@ def quantize(
         The simulated model: an ordinary module with quantized layers, see `quantized_layers` and `quantization_record`.
 
     Raises:
-        SpecError, RecipeError: the request contradicts itself or matches nothing.
+        SpecError, RecipeError: the request contradicts itself, matches nothing, or would quantize no layer.
         CalibrationError: calibration data is needed and missing, empty, or does not reach a layer.
         NonFiniteError: a weight or an activation holds NaN or Inf; the message names the layer.
         ShapeError: a batch does not have the channels of a layer; the message names the layer.
@@ -98,6 +98,7 @@ def quantize(
     plans = plan_layers(
         match_layers(model, recipe, matmuls=tuple(attention_modules(model))), recipe.fallback, scale_mode
     )
+    _require_some_layer(plans, recipe)
     needed = layers_to_observe(plans, recipe.first_last)
     if calibration is None:
         _require_no_calibration(needed, recipe.first_last)
@@ -258,6 +259,14 @@ def _require_finite(layers: Mapping[str, nn.Module]) -> None:
             raise NonFiniteError(
                 f"weight of layer {name!r}: a tensor must be finite to be quantized, but it holds {kind}"
             )
+
+
+def _require_some_layer(plans: Sequence[LayerPlan], recipe: Recipe) -> None:
+    """A request to quantize that leaves the whole model as it is has failed, and must not look as if it had not."""
+    if any(plan.spec is not None for plan in plans) or all(rule.skip for rule in recipe.rules):
+        return
+    reasons = [f"{plan.match.name or 'the model'}: {plan.note}" for plan in plans if plan.match.rule_index is not None]
+    raise RecipeError(f"at least one layer must be quantized, not none; {'; '.join(reasons[:3])}")
 
 
 def _require_no_calibration(needed: Mapping[str, LayerSpec], first_last: FirstLast) -> None:
