@@ -12,7 +12,7 @@ from torch import nn
 import vsquant
 from vsquant import Calibrators, Recipe, Rule, reference
 from vsquant.calibrate import CALIBRATORS, weight_range
-from vsquant.errors import CalibrationError, RecipeError
+from vsquant.errors import CalibrationError, NonFiniteError, RecipeError
 from vsquant.nn import QuantEmbedding, QuantLinear
 
 
@@ -135,3 +135,22 @@ def test_a_request_that_would_quantize_nothing_is_an_error() -> None:
 def test_a_recipe_that_skips_everything_is_granted() -> None:
     quantized = vsquant.quantize(nn.Sequential(nn.Linear(16, 4)), Recipe(rules=(Rule(skip=True),)))
     assert not list(vsquant.quantized_layers(quantized))
+
+
+def test_layers_of_unsupported_kinds_are_reported() -> None:
+    model = nn.ModuleDict({"lstm": nn.LSTM(16, 8), "up": nn.ConvTranspose2d(4, 4, 2), "head": nn.Linear(16, 4)})
+    model.forward = lambda x: model["head"](x)
+    quantized = vsquant.quantize(model, "w4a8-s4/8-token")
+    reports = {layer.name: layer for layer in vsquant.quantization_record(quantized).layers}
+    assert {name: reports[name].kind for name in ("lstm", "up")} == {"lstm": "LSTM", "up": "ConvTranspose2d"}
+    assert reports["up"].note == "kind not supported: left floating point"
+    assert reports["up"].weights == 64
+    assert reports["head"].spec is not None
+
+
+def test_a_bias_that_is_not_finite_is_named() -> None:
+    model = nn.Sequential(nn.Linear(16, 4))
+    with torch.no_grad():
+        model[0].bias[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="bias of layer '0': a tensor must be finite"):
+        vsquant.quantize(model, "w4a16-s4/x")

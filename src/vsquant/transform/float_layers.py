@@ -45,8 +45,8 @@ def float_weight(module: nn.Module) -> Tensor:
 
 
 def float_bias(module: nn.Module) -> Tensor | None:
-    """The bias (K,) of a linear layer or convolution, None where it has none."""
-    bias = module.bias
+    """The bias (K,) of a linear layer or convolution, None where it has none; embeddings never have one."""
+    bias = None if isinstance(module, nn.Embedding) else module.bias
     return bias.detach() if isinstance(bias, Tensor) else None
 
 

@@ -14,7 +14,7 @@ from vsquant.results.layers import LayerReport
 from vsquant.spec.formats import IntegerFormat, padded_length
 from vsquant.spec.layer import GammaMode, LayerSpec, ScaleMode
 from vsquant.transform.float_layers import float_weight, pads_like_tensorflow
-from vsquant.transform.match import Match
+from vsquant.transform.match import NO_RULE, Match, find_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,30 @@ def with_signs(plans: Sequence[LayerPlan], statistics: Mapping[str, RangeStatist
         CalibrationError: a layer that needs statistics was not reached by the calibration data.
     """
     return tuple(_with_sign(plan, statistics.get(plan.match.name)) for plan in plans)
+
+
+def unsupported_layers(model: nn.Module) -> tuple[LayerReport, ...]:
+    """Reports of the modules with matrices of their own that no rule can reach: kinds vsquant does not quantize."""
+    reached = {layer.name for layer in find_layers(model)}
+    return tuple(
+        LayerReport(
+            name=name,
+            kind=type(module).__name__,
+            rule=NO_RULE,
+            requested=None,
+            spec=None,
+            weights=weights,
+            padding=0.0,
+            unsigned_activations=None,
+            note="kind not supported: left floating point",
+        )
+        for name, module in model.named_modules()
+        if name not in reached and (weights := _own_weights(module))
+    )
+
+
+def _own_weights(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
 
 
 def _plan(match: Match, fallback: LayerSpec, scale_mode: ScaleMode) -> LayerPlan:

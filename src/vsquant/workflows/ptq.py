@@ -18,11 +18,11 @@ from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.attention import attention_modules, place_matmuls
-from vsquant.transform.float_layers import float_weight
+from vsquant.transform.float_layers import float_bias, float_weight
 from vsquant.transform.fold import FoldReport, fold_batchnorm
 from vsquant.transform.match import apply_first_last, eight_bit, find_layers, match_layers
 from vsquant.transform.observe import Observations, observe
-from vsquant.transform.plan import LayerPlan, plan_layers, with_signs
+from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers, with_signs
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
 from vsquant.workflows.batches import as_batches, by_argument, call
@@ -211,7 +211,7 @@ def quantize_prepared(
     attach_record(
         model,
         QuantizationRecord(
-            layers=tuple(layer.report for layer in plans),
+            layers=(*(layer.report for layer in plans), *unsupported_layers(prepared.model)),
             folded=prepared.folded.folded,
             unfolded=prepared.folded.unfolded,
             scale_mode=scale_mode,
@@ -252,13 +252,15 @@ def _has_weight(plan: LayerPlan) -> bool:
 
 def _require_finite(layers: Mapping[str, nn.Module]) -> None:
     """Found only after calibration, a weight of NaN would be blamed on the input of the next layer."""
-    for name, module in layers.items():
-        weight = float_weight(module)
-        if not bool(torch.isfinite(weight).all()):
-            kind = "NaN" if bool(torch.isnan(weight).any()) else "Inf"
-            raise NonFiniteError(
-                f"weight of layer {name!r}: a tensor must be finite to be quantized, but it holds {kind}"
-            )
+    tensors = {
+        f"{part} of layer {name!r}": tensor
+        for name, module in layers.items()
+        for part, tensor in (("weight", float_weight(module)), ("bias", float_bias(module)))
+    }
+    for what, tensor in tensors.items():
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "Inf"
+            raise NonFiniteError(f"{what}: a tensor must be finite to be quantized, but it holds {kind}")
 
 
 def _require_some_layer(plans: Sequence[LayerPlan], recipe: Recipe) -> None:
