@@ -1,0 +1,58 @@
+// The table of functions that one instruction set implements.
+#pragma once
+
+#include <cstdint>
+
+#include "products.hpp"
+
+namespace vsquant {
+
+// How a weight panel is laid out for a tile: [blocks][4 groups][16 channels][4 elements] int8.
+enum class Unpacked : std::uint8_t { codes /* q */, folded /* q * sigma, |q * sigma| <= 127 */ };
+
+// How a vector tile settles one vector: S += p * partial.
+struct VectorOptions {
+  bool partial_is_word;     // |partial| < 2^15 and p < 2^15, so that one multiply-add of 16-bit pairs does it
+  bool round_product;       // p = rounded by eq. (8)
+  ProductRounding rounding;
+  int blocks_per_vector;    // V / 16
+  std::int64_t drain;       // vectors after which an int32 accumulator is emptied into int64; >= 1
+};
+
+struct Kernels {
+  const char* name;
+
+  // ---- integer products. Accumulators of a tile lie as [row][tile_panels * 16].
+  int tile_rows;            // most rows of a tile
+  int tile_panels;          // most panels of a tile
+  int few_rows;             // most rows of few_tile; 0: there is none
+  bool has_folded;          // whether folded_tile exists (int8 x int8 dot products without saturation)
+  int word_partial_limit;   // a vector tile may be asked for partial_is_word while |partial| stays below this
+
+  // Blocks [first, first + count) of one panel as int8.
+  void (*unpack_codes)(const PackedWeight&, std::int64_t panel, std::int64_t first, std::int64_t count, Unpacked,
+                       std::int8_t* out);
+  // Vector scales of one panel, sigma as int16 [vectors][16].
+  void (*unpack_scales)(const PackedWeight&, std::int64_t panel, std::int16_t* out);
+
+  // out[row][panel*16 + channel] = sum over all elements of a * w for codes of a and (folded) codes of w. Where the
+  // codes of a are signed, `weights` of panel p still are plain: the tile adds 128 to a and the caller subtracts
+  // 128 * sum(w), which is `folded_bias` * sums.
+  void (*folded_tile)(const RowTile&, const std::int8_t* const* weights, int panels, std::int32_t* out);
+  int folded_bias;          // 128 where folded_tile leaves the bias of signed codes to its caller, else 0
+
+  // out = sum over vectors of p * (sum over a vector of a * w), exact int64. `weight_scales` may be null (sigma_w = 1).
+  void (*vector_tile)(const RowTile&, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
+                      int panels, const VectorOptions&, std::int64_t* out);
+
+  // As vector_tile for one panel of nibbles, V = 16, signed codes, partial_is_word, read without unpacking.
+  void (*few_tile)(const RowTile&, const PackedWeight&, std::int64_t panel, const VectorOptions&, std::int64_t* out);
+};
+
+// What is compiled in; null where an instruction set was not built. Dispatch asks the processor first.
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_vnni_kernels();
+const Kernels* neon_dotprod_kernels();
+
+}  // namespace vsquant
