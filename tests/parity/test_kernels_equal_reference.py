@@ -81,7 +81,7 @@ def assert_same_bits(ours: torch.Tensor, theirs: np.ndarray) -> None:
 
 
 def assert_same_values(ours: torch.Tensor, theirs: np.ndarray) -> None:
-    """Equal numbers; a code of zero has no sign in the reference, and may have one here."""
+    """Equal numbers; a zero of a comparison format may differ in its sign."""
     assert ours.dtype == torch.float32 and ours.shape == theirs.shape
     np.testing.assert_array_equal(ours.numpy(), theirs)
 
@@ -102,7 +102,7 @@ def assert_parity(x: np.ndarray, fmt: IntegerFormat, share: str, mode: str, rang
     assert len(ours.codes) == len(values) == len(expected)
     for group, theirs in enumerate(expected):
         assert_equal_group(ours, group, theirs)
-        assert_same_values(values[group], theirs.dequantize())
+        assert_same_bits(values[group], theirs.dequantize())
         assert_same_bits(restored[group], theirs.dequantize())
 
 

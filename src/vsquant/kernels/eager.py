@@ -47,23 +47,26 @@ def fake_quantize(x: Tensor, coarse_range: Tensor | None, fmt: TensorFormat, sha
     scales = _scales(vectors, coarse_range, fmt, share, scale_mode)
     out = torch.empty_like(vectors)
     for source, target, divisor, multiplier in _blocks(vectors, out, scales):
-        torch.div(source, divisor, out=target).round_().clamp_(fmt.qmin, fmt.qmax).mul_(multiplier)
+        _codes(source, divisor, fmt, out=target).mul_(multiplier)
     return out.view(padded.shape)[..., : x.shape[-1]].to(x.dtype).contiguous()
 
 
 def quantize(
     x: Tensor, coarse_range: Tensor | None, fmt: IntegerFormat, share: str, scale_mode: str
 ) -> QuantizedTensor:
-    """Codes and scales of eqs. (1)-(5); codes are int8 (int16 for 8-bit unsigned), integer vector scales int16."""
+    """Codes and scales of eqs. (1)-(5); codes are int8 (uint8 for 8-bit unsigned), integer vector scales int16."""
     vectors = _vectors(pad_tail(x.detach().to(torch.float32).contiguous(), fmt.vector_size), fmt)
     scales = _scales(vectors, coarse_range, fmt, share, scale_mode)
-    codes = torch.empty_like(vectors, dtype=torch.int8 if fmt.qmax < 128 else torch.int16)
+    codes = torch.empty_like(vectors, dtype=code_dtype(fmt))
     for source, target, divisor, _ in _blocks(vectors, codes, scales):
-        target.copy_(torch.div(source, divisor).round_().clamp_(fmt.qmin, fmt.qmax))
-    if scales.coarse_scale is None:
-        return QuantizedTensor(codes, scales.vector_scale, None)
-    codes.mul_((scales.coarse_scale > 0)[..., None, None])
-    return QuantizedTensor(codes, scales.vector_scale, scales.coarse_scale.expand(len(codes), -1))
+        target.copy_(_codes(source, divisor, fmt))
+    coarse = scales.coarse_scale
+    return QuantizedTensor(codes, scales.vector_scale, None if coarse is None else coarse.expand(len(codes), -1))
+
+
+def code_dtype(fmt: IntegerFormat) -> torch.dtype:
+    """What holds the codes of ``fmt``: uint8 for 8-bit unsigned ones, otherwise int8."""
+    return torch.int8 if fmt.qmax < 128 else torch.uint8
 
 
 def dequantize(quantized: QuantizedTensor, length: int) -> Tensor:
@@ -93,12 +96,11 @@ def _scales(vectors: Tensor, coarse_range: Tensor | None, fmt: IntegerFormat, sh
     step_max = _shared_max(step, share) if coarse_range is None else coarse_range.view(-1, 1, 1) / qmax
     gamma = step_max / top
     gamma = to_fp16(gamma, round_up=True) if fmt.coarse_fp16 else gamma
-    ratio = torch.where(gamma > 0, step / _safe(gamma), 0.0)
-    sigma = ratio.round_().clamp_(fmt.scale_min, fmt.scale_top)
+    sigma = step.div(_safe(gamma)).round_().clamp_(fmt.scale_min, fmt.scale_top)
     if scale_mode == "requantize":
         sigma = torch.where(occupied & (gamma > 0), sigma.clamp(min=1), sigma)
     multiplier = sigma * gamma
-    divisor = multiplier if scale_mode == "requantize" else step
+    divisor = multiplier if scale_mode == "requantize" else torch.where(gamma > 0, step, 0.0)
     return _Scales(_safe(divisor), multiplier, sigma.to(torch.int16), gamma.squeeze(-1))
 
 
@@ -137,8 +139,13 @@ def _shared_max(step: Tensor, share: str) -> Tensor:
 
 
 def _safe(scale: Tensor) -> Tensor:
-    """A divisor of one where the scale is zero: the quotient is then multiplied by zero."""
-    return torch.where(scale > 0, scale, 1.0)
+    """A divisor that makes the quotient zero where the scale is zero."""
+    return torch.where(scale > 0, scale, torch.inf)
+
+
+def _codes(vectors: Tensor, divisor: Tensor, fmt: IntegerFormat, out: Tensor | None = None) -> Tensor:
+    """Eq. (3) as float32; a code of zero has no sign, as the integer it stands for has none."""
+    return torch.div(vectors, divisor, out=out).round_().clamp_(fmt.qmin, fmt.qmax).add_(0.0)
 
 
 def _blocks(vectors: Tensor, out: Tensor, scales: _Scales) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -47,6 +47,6 @@ def round_product(product: Tensor, shift: int, product_bits: int) -> Tensor:
 
 
 def _exact_dtype(a: torch.dtype, w: torch.dtype, size: int) -> torch.dtype:
-    """The float that holds a vector's dot product: int8 codes reach 128, int16 ones 255 (8-bit unsigned)."""
+    """The float that holds a vector's dot product: int8 codes reach 128, uint8 ones 255."""
     largest_a, largest_w = (128 if codes == torch.int8 else 255 for codes in (a, w))
     return torch.float32 if size * largest_a * largest_w <= FLOAT32_EXACT else torch.float64
