@@ -27,6 +27,10 @@ class ShapeError(VsquantError, ValueError):
     """An array does not have the shape that the operation is defined for."""
 
 
+class PackingError(VsquantError, ValueError):
+    """Codes or scales to be packed are not what their format says, or the format has no such layout."""
+
+
 class CalibrationError(VsquantError, ValueError):
     """Calibration data is missing, empty, or did not reach a layer that needs it."""
 
