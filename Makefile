@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 1
 EXTRAS := demo,transformers,vision,efficientnet,docs,dev
 
 # Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
@@ -21,7 +22,7 @@ $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' |
   echo "Name one that is installed:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef
 
-.PHONY: help env demo test data lint docs bench ci lock clean
+.PHONY: help env native demo test data lint docs bench ci lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +36,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
+
+native: ## build the native kernels into the checkout (PYTHON: an interpreter that has torch, cmake and ninja on PATH)
+	@mkdir -p build
+	@cmake -S native -B build/native -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DVSQUANT_TESTS=ON -DVSQUANT_OUTPUT=$(CURDIR)/src/vsquant/kernels > build/native.log || { cat build/native.log; exit 1; }
+	@cmake --build build/native --parallel $(JOBS)
 
 demo: $(STAMP) ## train a small network on real digits, quantize it, print the table, write a report
 	@mkdir -p build/demo

@@ -47,6 +47,10 @@ class StoreError(VsquantError):
     """The results store cannot be opened, or was written by another version."""
 
 
+class BackendError(VsquantError, RuntimeError):
+    """A backend was asked for by name and cannot run here; the message says what can."""
+
+
 class MissingExtraError(VsquantError, ImportError):
     """An optional dependency is not installed; the message carries the install line."""
 

@@ -1,5 +1,6 @@
 """How quantization runs: one operator per operation, its backends side by side."""
 
+from vsquant.kernels import native
 from vsquant.kernels.eager import QuantizedTensor, dequantize
 from vsquant.kernels.operators import Share, fake_quantize, quantize
 from vsquant.kernels.partial_sums import PartialSumOperand, partial_sums
@@ -13,3 +14,5 @@ __all__ = [
     "partial_sums",
     "quantize",
 ]
+
+native.load()
