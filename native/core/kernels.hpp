@@ -42,11 +42,15 @@ struct Kernels {
   int folded_bias;          // 128 where folded_tile leaves the bias of signed codes to its caller, else 0
 
   // out = sum over vectors of p * (sum over a vector of a * w), exact int64. `weight_scales` may be null (sigma_w = 1).
+  // Signed codes: partial sums start from RowTile::starts = -vector_bias * (sum of the vector's codes).
   void (*vector_tile)(const RowTile&, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
                       int panels, const VectorOptions&, std::int64_t* out);
+  int vector_bias;
 
-  // As vector_tile for one panel of nibbles, V = 16, signed codes, partial_is_word, read without unpacking.
-  void (*few_tile)(const RowTile&, const PackedWeight&, std::int64_t panel, const VectorOptions&, std::int64_t* out);
+  // As vector_tile for panels of nibbles, V = 16, signed codes, partial_is_word, read without unpacking; starts are
+  // -8 * (sum of the vector's codes).
+  void (*few_tile)(const RowTile&, const PackedWeight&, std::int64_t panel, int panels, const VectorOptions&,
+                   std::int64_t* out);
 };
 
 // What is compiled in; null where an instruction set was not built. Dispatch asks the processor first.

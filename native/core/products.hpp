@@ -41,7 +41,9 @@ struct PackedWeight {
 // convolution. Entry [position * rows + row]. Codes are the plain integers q, one a byte; padding points at zeros.
 struct RowTile {
   const std::uint8_t* const* codes;   // -> blocks_per_position * 16 codes, int8 or uint8
-  const std::int32_t* const* sums;    // -> for every vector the sum of its codes (vector tiles, signed codes), or null
+  // -> for every vector what its partial sum starts from, minus the bias of the weights times the sum of its codes:
+  // vector tiles with signed codes bias the weights by Kernels::vector_bias, few_tile by 8. Null for unsigned codes.
+  const std::int32_t* const* starts;
   const std::int16_t* const* scales;  // -> for every vector its activation scale, or null
   int rows;
   int positions;

@@ -1,12 +1,23 @@
-// The plain twin of every kernel: no vector instructions, for any processor.
+// Plain C++ on any processor: what every other instruction set must equal.
 #include "core/kernels.hpp"
 
 namespace vsquant {
+
+#include "core/isa/products_scalar.inl"
+
 namespace {
 
 constexpr Kernels table() {
   Kernels kernels{};
   kernels.name = "scalar";
+  kernels.tile_rows = 4;
+  kernels.tile_panels = 1;
+  kernels.has_folded = true;
+  kernels.word_partial_limit = 1 << 15;
+  kernels.unpack_codes = unpack_codes;
+  kernels.unpack_scales = unpack_scales;
+  kernels.folded_tile = folded_tile;
+  kernels.vector_tile = vector_tile;
   return kernels;
 }
 

@@ -1,0 +1,37 @@
+// AVX-512 with VNNI: one instruction multiplies and adds 64 codes.
+#include <immintrin.h>
+
+#include "core/kernels.hpp"
+
+namespace vsquant {
+
+#include "core/isa/products_avx512_vnni.inl"
+
+namespace {
+
+constexpr Kernels table() {
+  Kernels kernels{};
+  kernels.name = "avx512_vnni";
+  kernels.tile_rows = kRows;
+  kernels.tile_panels = kPanels;
+  kernels.few_rows = kFewRows;
+  kernels.has_folded = true;
+  kernels.word_partial_limit = 1 << 15;
+  kernels.unpack_codes = unpack_codes;
+  kernels.unpack_scales = unpack_scales;
+  kernels.folded_tile = folded_tile;
+  kernels.folded_bias = 128;
+  kernels.vector_tile = vector_tile;
+  kernels.vector_bias = 128;
+  kernels.few_tile = few_tile;
+  return kernels;
+}
+
+}  // namespace
+
+const Kernels* avx512_vnni_kernels() {
+  static constexpr Kernels kernels = table();
+  return &kernels;
+}
+
+}  // namespace vsquant
