@@ -3,6 +3,15 @@
 Both are written down byte by byte in docs/design/packed-layouts.md.
 """
 
+from vsquant.packing.bits import (
+    PackedRows,
+    codes_shape,
+    pack,
+    packed_shapes,
+    unpack_codes,
+    unpack_vector_scale,
+    why_not_packed,
+)
 from vsquant.packing.interleaved import (
     BLOCK_ELEMENTS,
     PANEL_CHANNELS,
@@ -19,10 +28,17 @@ __all__ = [
     "BLOCK_ELEMENTS",
     "PANEL_CHANNELS",
     "InterleavedWeight",
+    "PackedRows",
+    "codes_shape",
     "deinterleave",
     "interleave",
     "interleaved_shapes",
     "is_depthwise",
+    "pack",
+    "packed_shapes",
+    "unpack_codes",
+    "unpack_vector_scale",
     "weight_sums",
     "why_not_interleaved",
+    "why_not_packed",
 ]

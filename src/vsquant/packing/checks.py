@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from vsquant.errors import PackingError
 from vsquant.spec.formats import IntegerFormat
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Shape: TypeAlias = tuple[int, ...]
 
 
 def require(condition: bool, message: str) -> None:
@@ -16,7 +19,7 @@ def require(condition: bool, message: str) -> None:
         raise PackingError(message)
 
 
-def check_codes(codes: np.ndarray[Any, np.dtype[Any]], fmt: IntegerFormat) -> None:
+def check_codes(codes: Array, fmt: IntegerFormat) -> None:
     """Codes are integers from qmin to qmax.
 
     Raises:
@@ -26,9 +29,7 @@ def check_codes(codes: np.ndarray[Any, np.dtype[Any]], fmt: IntegerFormat) -> No
     check_range(codes, fmt.qmin, fmt.qmax, "codes")
 
 
-def check_vector_scale(
-    scale: np.ndarray[Any, np.dtype[Any]] | None, vectors: tuple[int, ...], fmt: IntegerFormat
-) -> None:
+def check_vector_scale(scale: Array | None, vectors: tuple[int, ...], fmt: IntegerFormat) -> None:
     """Integer vector scales are there exactly where ``fmt`` has them: one for each of ``vectors``, from 0 (-top: 1) up.
 
     Raises:
@@ -44,7 +45,7 @@ def check_vector_scale(
     check_range(scale, fmt.scale_min, fmt.scale_top, "vector_scale")
 
 
-def check_range(values: np.ndarray[Any, np.dtype[Any]], low: int, high: int, what: str) -> None:
+def check_range(values: Array, low: int, high: int, what: str) -> None:
     """Every value is from ``low`` to ``high``.
 
     Raises:

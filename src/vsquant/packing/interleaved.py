@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
+from jaxtyping import Int8, Int16, Int32, Integer, Shaped
 
-from vsquant.packing.checks import check_codes, check_vector_scale, require
+from vsquant.packing.checks import Array, Shape, check_codes, check_vector_scale, require
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat, padded_length
 
 PANEL_CHANNELS: Final = 16
@@ -23,9 +24,6 @@ _NIBBLE_BITS: Final = 4
 _NIBBLE_OFFSET: Final = 8
 _BYTE_BITS: Final = 8
 _ALIGNMENT: Final = 64
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,9 +36,9 @@ class InterleavedWeight:
     without vectors. ``sums`` is int32 (K,), each channel's Σ q·σ modulo 2^32. Padding is q = 0 and stored zeros for σ.
     """
 
-    codes: Array
-    vector_scale: Array
-    sums: Array
+    codes: Shaped[np.ndarray, "..."]
+    vector_scale: Shaped[np.ndarray, "..."]
+    sums: Int32[np.ndarray, "k"]
 
 
 def why_not_interleaved(fmt: TensorFormat) -> str | None:
@@ -61,7 +59,13 @@ def is_depthwise(shape: Shape, groups: int) -> bool:
     return groups > 1 and shape[-2:] == (1, 1)
 
 
-def interleave(codes: Array, vector_scale: Array | None, fmt: IntegerFormat, *, groups: int = 1) -> InterleavedWeight:
+def interleave(
+    codes: Integer[np.ndarray, "k *kernel vectors v"],
+    vector_scale: Integer[np.ndarray, "k *kernel vectors"] | None,
+    fmt: IntegerFormat,
+    *,
+    groups: int = 1,
+) -> InterleavedWeight:
     """The interleaved layout of a weight.
 
     ``codes`` are integers (K, ⌈C/V⌉, V) or (K, [R,] S, ⌈C/V⌉, V), V = C without vectors; ``vector_scale`` has the same
@@ -89,8 +93,13 @@ def interleave(codes: Array, vector_scale: Array | None, fmt: IntegerFormat, *, 
 
 
 def deinterleave(
-    codes: Array, vector_scale: Array, fmt: IntegerFormat, shape: Shape, *, groups: int = 1
-) -> tuple[Array, Array | None]:
+    codes: Shaped[np.ndarray, "..."],
+    vector_scale: Shaped[np.ndarray, "..."],
+    fmt: IntegerFormat,
+    shape: Shape,
+    *,
+    groups: int = 1,
+) -> tuple[Int8[np.ndarray, "k *kernel vectors v"], Int16[np.ndarray, "k *kernel vectors"] | None]:
     """The codes (int8, of ``shape``) and vector scales (int16, or None) of interleaved arrays: `interleave` undone.
 
     Raises:
@@ -122,7 +131,9 @@ def interleaved_shapes(fmt: IntegerFormat, shape: Shape, *, groups: int = 1) -> 
     return (panels, blocks, _block_bytes(fmt)), scales
 
 
-def weight_sums(codes: Array, vector_scale: Array | None) -> Array:
+def weight_sums(
+    codes: Integer[np.ndarray, "k *kernel vectors v"], vector_scale: Integer[np.ndarray, "k *kernel vectors"] | None
+) -> Int32[np.ndarray, "k"]:
     """Σ q·σ over each channel's codes (K, …, V), σ = 1 without vector scales: int32 (K,), modulo 2^32."""
     vectors = codes.sum(-1, dtype=np.int64)
     products = vectors if vector_scale is None else vectors * vector_scale
