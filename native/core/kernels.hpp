@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
-#include "products.hpp"
+#include "core/epilogue.hpp"
+#include "core/products.hpp"
+#include "core/quantize_kernels.hpp"
 
 namespace vsquant {
 
@@ -51,6 +53,12 @@ struct Kernels {
   // -8 * (sum of the vector's codes).
   void (*few_tile)(const RowTile&, const PackedWeight&, std::int64_t panel, int panels, const VectorOptions&,
                    std::int64_t* out);
+
+  // Whether tiles read plain int8 codes (CodeLayout::bytes) where they lie, so that they need no unpacking.
+  bool reads_bytes_in_place;
+
+  EpilogueKernels epilogue;
+  QuantizeKernels quantize;
 };
 
 // What is compiled in; null where an instruction set was not built. Dispatch asks the processor first.

@@ -6,6 +6,7 @@
 namespace vsquant {
 
 #include "core/isa/products_avx512_vnni.inl"
+#include "core/isa/epilogue.inl"
 
 namespace {
 
@@ -24,6 +25,8 @@ constexpr Kernels table() {
   kernels.vector_tile = vector_tile;
   kernels.vector_bias = 128;
   kernels.few_tile = few_tile;
+  kernels.reads_bytes_in_place = true;
+  kernels.epilogue = epilogue_kernels;
   return kernels;
 }
 

@@ -4,6 +4,7 @@
 namespace vsquant {
 
 #include "core/isa/products_scalar.inl"
+#include "core/isa/epilogue.inl"
 
 namespace {
 
@@ -18,6 +19,8 @@ constexpr Kernels table() {
   kernels.unpack_scales = unpack_scales;
   kernels.folded_tile = folded_tile;
   kernels.vector_tile = vector_tile;
+  kernels.reads_bytes_in_place = true;
+  kernels.epilogue = epilogue_kernels;
   return kernels;
 }
 

@@ -1,0 +1,33 @@
+// From the sums of one row and up to 64 channels to its floats: a function of the kernel table.
+#pragma once
+
+#include <cstdint>
+
+namespace vsquant {
+
+enum class Function : std::uint8_t { none, relu, relu6, gelu };
+
+// Of the channels of one tile, padded with zeros to whole panels.
+struct Channels {
+  static constexpr int kMost = 64;
+  alignas(64) float coarse[kMost];
+  alignas(64) float bias[kMost];
+  alignas(64) std::int32_t correction[kMost];  // subtracted from int32 sums
+  bool has_bias;
+};
+
+struct RowSettling {
+  float activation_coarse;
+  float power;              // 2^d
+  const float* residual;    // of these channels, or null
+  Function function;
+  int count;                // channels, a multiple of 16
+};
+
+// y[0..count) from int32 or from int64 sums.
+struct EpilogueKernels {
+  void (*settle32)(const Channels&, const RowSettling&, const std::int32_t* sums, float* y);
+  void (*settle64)(const Channels&, const RowSettling&, const std::int64_t* sums, float* y);
+};
+
+}  // namespace vsquant

@@ -1,0 +1,235 @@
+#include "core/multiply.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "core/scratch.hpp"
+
+namespace vsquant {
+namespace {
+
+constexpr int kMostRows = 16;
+constexpr std::int64_t kRowsPerChunk = 384;     // enough that unpacking a panel costs a few percent of using it
+constexpr std::int64_t kFewestRowsPerChunk = 48;
+constexpr std::int64_t kChunksPerThread = 4;
+
+// The chunks of one multiplication: panel groups, the inner index, by blocks of rows.
+struct Grid {
+  std::int64_t panel_groups, rows_per_chunk, row_chunks;
+
+  Grid(const Multiplication& m, int threads) {
+    panel_groups = (m.weight.panels() + m.kernels->tile_panels - 1) / m.kernels->tile_panels;
+    rows_per_chunk = kRowsPerChunk;
+    const std::int64_t wanted = threads > 1 ? threads * kChunksPerThread : 1;
+    while (rows_per_chunk > kFewestRowsPerChunk && panel_groups * ((m.rows + rows_per_chunk - 1) / rows_per_chunk) < wanted)
+      rows_per_chunk /= 2;
+    row_chunks = (m.rows + rows_per_chunk - 1) / rows_per_chunk;
+  }
+  std::int64_t count() const { return panel_groups * row_chunks; }
+};
+
+// One thread's memory: unpacked panels, pointers of a tile, sums of a tile.
+struct Workspace {
+  Scratch codes, scales, code_pointers, start_pointers, scale_pointers, sums;
+};
+
+Workspace& workspace() {
+  static thread_local Workspace mine;
+  return mine;
+}
+
+struct Pointers {
+  const std::uint8_t** codes;
+  const std::int32_t** starts;
+  const std::int16_t** scales;
+};
+
+Pointers tile_pointers(Workspace& mine, const Multiplication& m) {
+  const std::size_t count = static_cast<std::size_t>(m.positions) * kMostRows;
+  return {mine.code_pointers.get<const std::uint8_t*>(count), mine.start_pointers.get<const std::int32_t*>(count),
+          mine.scale_pointers.get<const std::int16_t*>(count)};
+}
+
+// Panels of one chunk as the tiles read them.
+struct Panels {
+  std::int64_t first;
+  int count;
+  const std::int8_t* codes[4];
+  const std::int16_t* scales[4];
+  bool has_scales;
+};
+
+void unpack(Workspace& mine, const Multiplication& m, Panels& panels) {
+  const PackedWeight& weight = m.weight;
+  const bool folded = m.plan.fold_weights && weight.scale_layout != ScaleLayout::none;
+  const bool in_place = m.kernels->reads_bytes_in_place && weight.code_layout == CodeLayout::bytes && !folded;
+  panels.has_scales = m.plan.path == ProductPath::vectors && !m.plan.fold_weights &&
+                      weight.scale_layout != ScaleLayout::none;
+  std::int8_t* codes = in_place ? nullptr : mine.codes.get<std::int8_t>(panels.count * weight.blocks * kBlockCodes);
+  std::int16_t* scales =
+      panels.has_scales ? mine.scales.get<std::int16_t>(panels.count * weight.vectors() * kPanelChannels) : nullptr;
+  for (int p = 0; p < panels.count; ++p) {
+    if (in_place) {
+      panels.codes[p] = reinterpret_cast<const std::int8_t*>(weight.codes) + (panels.first + p) * weight.blocks * kBlockCodes;
+    } else {
+      std::int8_t* out = codes + p * weight.blocks * kBlockCodes;
+      m.kernels->unpack_codes(weight, panels.first + p, 0, weight.blocks, folded ? Unpacked::folded : Unpacked::codes, out);
+      panels.codes[p] = out;
+    }
+    if (!panels.has_scales) continue;
+    std::int16_t* out = scales + p * weight.vectors() * kPanelChannels;
+    m.kernels->unpack_scales(weight, panels.first + p, out);
+    panels.scales[p] = out;
+  }
+}
+
+Channels channels_of(const Multiplication& m, const Outputs& outputs, const Panels& panels) {
+  Channels channels{};
+  const std::int64_t first = panels.first * kPanelChannels;
+  const int count = static_cast<int>(std::min<std::int64_t>(panels.count * kPanelChannels, m.weight.channels - first));
+  std::copy_n(outputs.weight_coarse + first, count, channels.coarse);
+  channels.has_bias = outputs.bias != nullptr;
+  if (channels.has_bias) std::copy_n(outputs.bias + first, count, channels.bias);
+  if (m.plan.path == ProductPath::folded && m.codes_signed)
+    for (int c = 0; c < count; ++c)
+      channels.correction[c] = static_cast<std::int32_t>(static_cast<std::uint32_t>(m.kernels->folded_bias) *
+                                                         static_cast<std::uint32_t>(m.weight.sums[first + c]));
+  return channels;
+}
+
+constexpr int kDTypeBytes[] = {4, 2, 2};
+
+// One tile's rows settled: floats, next codes, or both.
+class Settler {
+ public:
+  Settler(const Multiplication& m, const Outputs& outputs, const Panels& panels)
+      : m_(m), out_(outputs), channels_(channels_of(m, outputs, panels)), first_(panels.first * kPanelChannels) {
+    settling_.power = m.power;
+    settling_.function = outputs.function;
+    settling_.count = panels.count * kPanelChannels;
+    width_ = std::min<std::int64_t>(settling_.count, m.weight.channels - first_);
+    direct_ = outputs.y != nullptr && outputs.dtype == DType::float32 && width_ == settling_.count;
+  }
+
+  template <class Sum>
+  Fault operator()(std::int64_t first_row, int rows, const Sum* sums) {
+    const std::int64_t stride = m_.kernels->tile_panels * kPanelChannels;
+    Fault fault = Fault::none;
+    for (int r = 0; r < rows; ++r) {
+      const Fault here = settle(first_row + r, sums + r * stride);
+      if (here != Fault::none) fault = here;
+    }
+    return fault;
+  }
+
+ private:
+  void run(const std::int32_t* sums, float* y) const { m_.kernels->epilogue.settle32(channels_, settling_, sums, y); }
+  void run(const std::int64_t* sums, float* y) const { m_.kernels->epilogue.settle64(channels_, settling_, sums, y); }
+
+  template <class Sum>
+  Fault settle(std::int64_t row, const Sum* sums) {
+    const std::int64_t at = row * out_.stride + first_;
+    settling_.activation_coarse = out_.activation_coarse[row / out_.rows_per_coarse];
+    settling_.residual = out_.residual == nullptr ? nullptr : residual(at);
+    float* y = direct_ ? static_cast<float*>(out_.y) + at : buffer_;
+    run(sums, y);
+    if (out_.y != nullptr && !direct_) store(at);
+    if (out_.requantizer == nullptr) return Fault::none;
+    CodeRows codes = out_.codes;
+    codes.codes += row * codes.padded + first_;
+    if (codes.sigma != nullptr)
+      codes.sigma += (row * codes.padded + first_) / out_.requantizer->format.vector_size;
+    codes.padded = std::min<std::int64_t>(codes.padded - first_, settling_.count);
+    return requantize_row(m_.kernels->quantize, *out_.requantizer, y, width_, out_.requantized_coarse, codes);
+  }
+
+  const float* residual(std::int64_t at) {
+    if (out_.dtype == DType::float32 && width_ == settling_.count) return static_cast<const float*>(out_.residual) + at;
+    const auto* bytes = static_cast<const std::uint8_t*>(out_.residual) + at * kDTypeBytes[static_cast<int>(out_.dtype)];
+    if (out_.dtype == DType::float32)
+      std::memcpy(residual_, bytes, width_ * sizeof(float));
+    else
+      m_.kernels->quantize.to_float(out_.dtype, bytes, width_, residual_);
+    return residual_;
+  }
+
+  void store(std::int64_t at) {
+    auto* bytes = static_cast<std::uint8_t*>(out_.y) + at * kDTypeBytes[static_cast<int>(out_.dtype)];
+    if (out_.dtype == DType::float32)
+      std::memcpy(bytes, buffer_, width_ * sizeof(float));
+    else
+      m_.kernels->quantize.from_float(out_.dtype, buffer_, width_, bytes);
+  }
+
+  const Multiplication& m_;
+  const Outputs& out_;
+  Channels channels_;
+  std::int64_t first_, width_;
+  bool direct_;
+  RowSettling settling_{};
+  alignas(64) float buffer_[Channels::kMost];
+  alignas(64) float residual_[Channels::kMost] = {};
+};
+
+Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& source, const Outputs& outputs,
+                const Panels& panels, std::int64_t first_row, std::int64_t last_row) {
+  const Kernels& kernels = *m.kernels;
+  const bool few = m.runs_few();
+  const Pointers pointers = tile_pointers(mine, m);
+  const std::size_t tile_sums = static_cast<std::size_t>(kMostRows) * kernels.tile_panels * kPanelChannels;
+  auto* sums64 = mine.sums.get<std::int64_t>(tile_sums);
+  auto* sums32 = reinterpret_cast<std::int32_t*>(sums64);
+  Settler settler(m, outputs, panels);
+  // Tiles of equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
+  const std::int64_t most = few ? kernels.few_rows : kernels.tile_rows;
+  const std::int64_t tiles = (last_row - first_row + most - 1) / most;
+  Fault fault = Fault::none;
+  for (std::int64_t tile = 0, row = first_row; tile < tiles; ++tile) {
+    const int rows = static_cast<int>((last_row - row + tiles - tile - 1) / (tiles - tile));
+    source.point(row, rows, pointers.codes, pointers.starts, pointers.scales);
+    const RowTile view{pointers.codes, pointers.starts, m.scaled ? pointers.scales : nullptr, rows, m.positions,
+                       m.blocks_per_position, m.codes_signed};
+    Fault here;
+    if (few) {
+      kernels.few_tile(view, m.weight, panels.first, panels.count, m.plan.few_vectors, sums64);
+      here = settler(row, rows, sums64);
+    } else if (m.plan.path == ProductPath::folded) {
+      kernels.folded_tile(view, panels.codes, panels.count, sums32);
+      here = settler(row, rows, sums32);
+    } else {
+      kernels.vector_tile(view, panels.codes, panels.has_scales ? panels.scales : nullptr, panels.count,
+                          m.plan.vectors, sums64);
+      here = settler(row, rows, sums64);
+    }
+    if (here != Fault::none) fault = here;
+    row += rows;
+  }
+  return fault;
+}
+
+}  // namespace
+
+int Multiplication::start_bias() const {
+  if (runs_few()) return 8;
+  return codes_signed && plan.path == ProductPath::vectors ? kernels->vector_bias : 0;
+}
+
+Fault multiply(const ThreadPool& pool, const Multiplication& m, const RowSource& source, const Outputs& outputs) {
+  const Grid grid(m, pool.threads);
+  std::atomic<Fault> fault{Fault::none};
+  for_each_chunk(pool, grid.count(), [&](std::int64_t chunk) {
+    Workspace& mine = workspace();
+    const std::int64_t first_row = chunk / grid.panel_groups * grid.rows_per_chunk;
+    Panels panels{};
+    panels.first = chunk % grid.panel_groups * m.kernels->tile_panels;
+    panels.count = static_cast<int>(std::min<std::int64_t>(m.kernels->tile_panels, m.weight.panels() - panels.first));
+    if (!m.runs_few()) unpack(mine, m, panels);
+    const std::int64_t last_row = std::min(first_row + grid.rows_per_chunk, m.rows);
+    const Fault here = run_tiles(mine, m, source, outputs, panels, first_row, last_row);
+    if (here != Fault::none) fault.store(here, std::memory_order_relaxed);
+  });
+  return fault.load();
+}
+
+}  // namespace vsquant
