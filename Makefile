@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.native
 JOBS ?= 1
 EXTRAS := demo,transformers,vision,efficientnet,docs,dev
 
@@ -16,40 +17,52 @@ TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesse
 # One thread: the network is so small that a second one costs more than it brings, most of all on a busy machine.
 DEMO := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/vsquant table digits --html build/demo/report.html
 
+# Builds the native tests in a folder of their own, without PyTorch, and runs them: $(call native_tests,folder,options)
+define native_tests
+PATH="$(CURDIR)/$(BIN):$$PATH"; \
+cmake -S native -B $(1) -G Ninja -DVSQUANT_TORCH=OFF -DVSQUANT_TESTS=ON -DVSQUANT_WERROR=ON $(2) > $(1).log || { cat $(1).log; exit 1; }; \
+cmake --build $(1); ctest --test-dir $(1) --output-on-failure
+endef
+ARM := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+  '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-cpu;max;-L;/usr/aarch64-linux-gnu'
+
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
   echo "vsquant needs Python 3.10 to 3.13, not $$($(PYTHON) --version 2>&1)."; \
   echo "Name one that is installed:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef
 
-.PHONY: help env native demo test data lint docs bench ci lock clean
+.PHONY: help env native demo test data lint docs bench sanitize neon isas ci lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-env: $(STAMP) ## make .venv with the pinned packages (the other targets do it by themselves)
+env: $(KERNELS) ## make .venv with the pinned packages and the native kernels (the other targets do it by themselves)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(CHECK_PYTHON)
 	@echo "Installing the pinned packages into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made: is Python's venv module (python3-venv) installed?"; exit 1; }
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	@VSQUANT_BUILD=off PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-native: ## build the native kernels into the checkout (PYTHON: an interpreter that has torch, cmake and ninja on PATH)
-	@mkdir -p build
-	@cmake -S native -B build/native -G Ninja -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DVSQUANT_TESTS=ON -DVSQUANT_OUTPUT=$(CURDIR)/src/vsquant/kernels > build/native.log || { cat build/native.log; exit 1; }
-	@cmake --build build/native --parallel $(JOBS)
+$(KERNELS): $(STAMP) $(shell find native -type f)
+	@$(BIN)/python native/build_native.py $(if $(filter true,$(CI)),--require)
+	@touch $@
 
-demo: $(STAMP) ## train a small network on real digits, quantize it, print the table, write a report
+native: ## build the native kernels and their tests in any checkout (JOBS compilers at a time), and run those tests
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) native/build_native.py --require --jobs $(JOBS) -- -DVSQUANT_TESTS=ON
+	@ctest --test-dir build/native --output-on-failure | tail -n 4
+
+demo: $(KERNELS) ## train a small network on real digits, quantize it, print the table, write a report
 	@mkdir -p build/demo
 	@$(DEMO)
 
-test: $(STAMP) ## all tests that need no outside data
+test: $(KERNELS) ## all tests that need no outside data
 	@$(TEST)
 
-data: $(STAMP) ## the tests on real data; VSQUANT_DATA names its folder
+data: $(KERNELS) ## the tests on real data; VSQUANT_DATA names its folder
 	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
 	@$(TEST) -m data
 
@@ -64,7 +77,7 @@ docs: $(STAMP) ## build the pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
-bench: $(STAMP) ## measure the README's tables and what a cell costs (hours; VSQUANT_DATA names the real data)
+bench: $(KERNELS) ## measure the README's tables and what a cell costs (hours; VSQUANT_DATA names the real data)
 	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cell_cost.py
@@ -74,9 +87,21 @@ ci: ## all that must pass before a change lands, each stage timed
 	@$(CHECK_PYTHON)
 	@$(PYTHON) tools/ci.py
 
+sanitize: $(STAMP) ## the native tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@mkdir -p build
+	@$(call native_tests,build/sanitize,-DVSQUANT_SANITIZE=ON)
+
+neon: $(STAMP) ## the native tests for 64-bit Arm, in an emulator
+	@mkdir -p build
+	@$(call native_tests,build/neon,$(ARM))
+
+isas: $(KERNELS) ## the parity tests with the instruction sets that `make test` has not used
+	@for isa in $$($(BIN)/python -c 'from vsquant.kernels import native; print(*native.load().supported[1:])'); do \
+	  echo "VSQUANT_ISA=$$isa"; VSQUANT_ISA=$$isa $(TEST) tests/kernels tests/parity; done
+
 lock: ## resolve constraints.txt anew
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install -qq --disable-pip-version-check uv
 	@build/lock/bin/python tools/lock.py
 
 clean: ## remove what the targets made, .venv aside
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(KERNELS) src/vsquant/kernels/_native.so build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

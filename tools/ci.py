@@ -1,11 +1,13 @@
 """Run every stage of ``make ci`` with its minute budget and print what each took. Exit status 1 if any failed.
 
-With ``CI=true`` a stage whose needs are not met fails; elsewhere it is skipped, and the summary says so.
+With ``CI=true`` missing system packages are installed, and a stage whose needs are not met even so fails; elsewhere it
+is skipped, and the summary says so.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +17,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A make target, the minutes it may take, and the environment variable without which it cannot run."""
+    """A make target, the minutes it may take, and what it cannot run without: an environment variable, programs.
+
+    ``tools`` are (program, the Debian package that has it).
+    """
 
     target: str
     budget_minutes: float
     needs: str | None = None
+    tools: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +42,14 @@ class Outcome:
         return self.state != "passed" and not self.state.startswith("skipped")
 
 
+ARM_TOOLS = (("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"), ("qemu-aarch64", "qemu-user"))
 SET_UP = Stage(target="env", budget_minutes=8)
 STAGES = (
     Stage(target="lint", budget_minutes=5),
     Stage(target="test", budget_minutes=10),
+    Stage(target="isas", budget_minutes=8),
+    Stage(target="sanitize", budget_minutes=6),
+    Stage(target="neon", budget_minutes=6, tools=ARM_TOOLS),
     Stage(target="docs", budget_minutes=3),
     Stage(target="data", budget_minutes=12, needs="VSQUANT_DATA"),
 )
@@ -48,6 +58,29 @@ STAGES = (
 def environment(stage: Stage) -> dict[str, str]:
     """The caller's environment; real data is hidden from the stages that must pass without it."""
     return {name: value for name, value in os.environ.items() if stage.needs == name or name != "VSQUANT_DATA"}
+
+
+def in_ci() -> bool:
+    """Whether nothing may be skipped."""
+    return os.environ.get("CI") == "true"
+
+
+def unmet(stage: Stage) -> str | None:
+    """What the stage needs and this machine lacks, after an attempt to install it where that is allowed."""
+    if stage.needs and not os.environ.get(stage.needs):
+        return f"{stage.needs} is not set"
+    packages = [package for program, package in stage.tools if shutil.which(program) is None]
+    if packages and in_ci():
+        install(packages)
+    missing = [program for program, _ in stage.tools if shutil.which(program) is None]
+    return f"{', '.join(missing)} not installed (Debian: {', '.join(packages)})" if missing else None
+
+
+def install(packages: list[str]) -> None:
+    """Install Debian packages; whether that worked shows in what is there afterwards."""
+    if shutil.which("apt-get") is not None:
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        subprocess.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages], check=False)
 
 
 def execute(stage: Stage) -> str:
@@ -72,10 +105,8 @@ def run(stage: Stage) -> Outcome:
     """Run one stage, or say why it does not run."""
     print(f"\n=== {stage.target} (budget {stage.budget_minutes:g} min)", flush=True)
     start = time.monotonic()
-    if stage.needs and not os.environ.get(stage.needs):
-        state = f"{'failed' if os.environ.get('CI') == 'true' else 'skipped'}: {stage.needs} is not set"
-    else:
-        state = execute(stage)
+    lack = unmet(stage)
+    state = execute(stage) if lack is None else f"{'failed' if in_ci() else 'skipped'}: {lack}"
     return Outcome(stage=stage, state=state, seconds=time.monotonic() - start)
 
 
@@ -87,7 +118,7 @@ def main() -> int:
     print("\n=== stages")
     for outcome in outcomes:
         minutes = f"{outcome.seconds / 60:5.1f} of {outcome.stage.budget_minutes:g} min"
-        print(f"{outcome.stage.target:<6} {minutes:<16} {outcome.state}")
+        print(f"{outcome.stage.target:<8} {minutes:<16} {outcome.state}")
     return int(any(outcome.red for outcome in outcomes))
 
 

@@ -8,7 +8,7 @@ execute_process(
 if(NOT EXISTS "${torch_dir}/include/torch/csrc/stable/library.h")
   message(FATAL_ERROR "${Python_EXECUTABLE} must have PyTorch 2.10 or later, with its headers, not '${torch_dir}'")
 endif()
-find_library(torch_cpu torch_cpu PATHS "${torch_dir}/lib" NO_DEFAULT_PATH REQUIRED)
+find_library(torch_cpu torch_cpu PATHS "${torch_dir}/lib" NO_DEFAULT_PATH NO_CACHE REQUIRED)
 
 file(GLOB torch_sources CONFIGURE_DEPENDS torch/*.cpp)
 add_library(_native MODULE ${torch_sources})
@@ -16,10 +16,6 @@ target_include_directories(_native SYSTEM PRIVATE "${torch_dir}/include")
 target_compile_definitions(_native PRIVATE TORCH_TARGET_VERSION=0x020a000000000000)
 target_link_libraries(_native PRIVATE vsquant_core ${torch_cpu})
 set_target_properties(_native PROPERTIES PREFIX "" SUFFIX ".so" SKIP_BUILD_RPATH ON INSTALL_RPATH "")
-install(TARGETS _native LIBRARY DESTINATION vsquant/kernels)
 
-# For work in a checkout: the module beside kernels/native.py, which loads it from there.
-set(VSQUANT_OUTPUT "" CACHE PATH "Folder to put the module in, instead of the build folder")
-if(VSQUANT_OUTPUT)
-  set_target_properties(_native PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${VSQUANT_OUTPUT}")
-endif()
+set(VSQUANT_OUTPUT "${CMAKE_CURRENT_BINARY_DIR}" CACHE PATH "Folder that the module is put into")
+set_target_properties(_native PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${VSQUANT_OUTPUT}")
