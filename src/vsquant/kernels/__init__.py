@@ -1,18 +1,52 @@
 """How quantization runs: one operator per operation, its backends side by side."""
 
 from vsquant.kernels import native
-from vsquant.kernels.eager import QuantizedTensor, dequantize
+from vsquant.kernels import product_operators as product_operators
+from vsquant.kernels.convolutions import Walk
+from vsquant.kernels.eager import QuantizedTensor, code_dtype, dequantize
+from vsquant.kernels.eager_products import quantize_map
+from vsquant.kernels.epilogue import FUNCTIONS, Epilogue, Function, apply_function
+from vsquant.kernels.integer_layers import (
+    Target,
+    choose_for,
+    layer_codes,
+    layer_outputs,
+    layer_outputs_of_codes,
+    matmul,
+)
 from vsquant.kernels.operators import Share, fake_quantize, quantize
+from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight
 from vsquant.kernels.partial_sums import PartialSumOperand, partial_sums
+from vsquant.kernels.registry import Backend, Choice, backends, choose
 
 __all__ = [
+    "FUNCTIONS",
+    "Backend",
+    "Choice",
+    "Epilogue",
+    "Function",
+    "PackedWeight",
     "PartialSumOperand",
     "QuantizedTensor",
     "Share",
+    "Target",
+    "Walk",
+    "apply_function",
+    "backends",
+    "choose",
+    "choose_for",
+    "code_dtype",
     "dequantize",
     "fake_quantize",
+    "layer_codes",
+    "layer_outputs",
+    "layer_outputs_of_codes",
+    "matmul",
+    "pack_weight",
     "partial_sums",
     "quantize",
+    "quantize_map",
+    "unpack_weight",
 ]
 
 native.load()

@@ -22,6 +22,11 @@ def pad_tail(x: Tensor, vector_size: int | None) -> Tensor:
     return F.pad(x, (0, missing)) if missing else x
 
 
+def split_dim(x: Tensor, dim: int, sizes: tuple[int, ...]) -> Tensor:
+    """Dimension ``dim`` as several of ``sizes``, one of which may be -1."""
+    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+
+
 def largest(vectors: Tensor, *, absolute: bool) -> Tensor:
     """max_i |x_ij|, or max(0, max_i x_ij). Non-negative floats order as their bits do, and eager PyTorch takes the
     maximum of 16 integers three times faster than of 16 floats (which it checks for NaN).

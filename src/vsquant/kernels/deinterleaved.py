@@ -1,0 +1,36 @@
+"""The interleaved layout of `vsquant.packing` read in PyTorch, on any device: what eager operators do with a weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vsquant.packing import PANEL_CHANNELS
+from vsquant.spec.formats import IntegerFormat
+
+NIBBLE_BITS = 4
+_NIBBLE_OFFSET = 8
+
+
+def deinterleave_codes(packed: Tensor, fmt: IntegerFormat, outputs: int, groups: int) -> Tensor:
+    """Codes int8 (K, blocks * 16) from panels of blocks."""
+    count, blocks, _ = packed.shape
+    if fmt.bits > NIBBLE_BITS:
+        panels = packed.view(count, blocks, 4, PANEL_CHANNELS, 4).permute(0, 3, 1, 2, 4)
+    else:
+        halves = torch.stack((packed & 15, packed >> NIBBLE_BITS)).to(torch.int8) - _NIBBLE_OFFSET
+        panels = halves.view(2, count, blocks, 2, PANEL_CHANNELS, 4).permute(1, 4, 2, 3, 0, 5)
+    return _channels(panels.reshape(count, PANEL_CHANNELS, -1), outputs, groups)
+
+
+def deinterleave_scales(packed: Tensor, fmt: IntegerFormat, outputs: int, groups: int) -> Tensor:
+    """Vector scales int16 (K, vectors of all kernel positions) from panels."""
+    if fmt.scale_storage_bits <= NIBBLE_BITS:
+        packed = torch.cat((packed & 15, packed >> NIBBLE_BITS), dim=2)
+    return _channels(packed.transpose(1, 2), outputs, groups).to(torch.int16) + fmt.scale_min
+
+
+def _channels(panels: Tensor, outputs: int, groups: int) -> Tensor:
+    """(K, length) from (groups * panels, 16, length), without the channels that fill a group's last panel."""
+    grouped = panels.reshape(groups, -1, panels.shape[2])
+    return grouped[:, : outputs // groups].reshape(outputs, panels.shape[2])

@@ -1,0 +1,164 @@
+"""Integer layers as functions: linear layers and convolutions on floats, on codes, and from codes to the next codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vsquant.kernels.convolutions import Walk
+from vsquant.kernels.eager import QuantizedTensor
+from vsquant.kernels.eager_products import FLOAT_ACTIVATIONS
+from vsquant.kernels.epilogue import Epilogue, plain_tensors
+from vsquant.kernels.format_text import format_text
+from vsquant.kernels.packed_weight import PackedWeight
+from vsquant.kernels.registry import Backend, Choice, choose, operator
+from vsquant.spec.formats import IntegerFormat
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+NO_EPILOGUE = Epilogue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The codes that a layer gives to the next: their format, its static range A (1,), and how scales are settled."""
+
+    format: IntegerFormat
+    range: Tensor
+    scale_mode: ScaleMode = "requantize"
+
+
+def choose_for(weight: PackedWeight, spec: LayerSpec, operation: str) -> Choice:
+    """The backend that runs ``operation`` with this weight.
+
+    Raises:
+        BackendError: as `vsquant.kernels.registry.choose`.
+    """
+    return choose(operation, weight.format, spec.activation, depthwise=weight.codes.dim() == 2)
+
+
+def layer_outputs(
+    x: Tensor,
+    weight: PackedWeight,
+    spec: LayerSpec,
+    *,
+    activation_range: Tensor | None = None,
+    scale_mode: ScaleMode = "requantize",
+    epilogue: Epilogue = NO_EPILOGUE,
+    walk: Walk | None = None,
+    backend: Backend | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """A layer on floats: ``x`` (samples, rows, C) to (samples, rows, K), or with ``walk`` a two-dimensional
+    convolution, (N, H, W, C) to (N, H', W', K), in the dtype of ``x``.
+
+    ``activation_range`` (1,) makes gamma static; ``out`` takes the result.
+
+    Raises:
+        NonFiniteError, ScaleRangeError: as `vsquant.kernels.quantize`.
+        BackendError: VSQUANT_BACKEND names a backend that cannot run this.
+    """
+    operation = "linear" if walk is None else "conv2d"
+    share = "row" if spec.gamma == "token" else "group"
+    arguments = (share, scale_mode, spec.product_bits or 0, epilogue.function, *_geometry(walk))
+    y: Tensor = _run(operation, (x, activation_range), weight, spec, epilogue, arguments, backend, out)
+    return y
+
+
+def layer_outputs_of_codes(
+    x: QuantizedTensor,
+    weight: PackedWeight,
+    spec: LayerSpec,
+    *,
+    epilogue: Epilogue = NO_EPILOGUE,
+    walk: Walk | None = None,
+    backend: Backend | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """As `layer_outputs` on codes (samples, rows, vectors, V) or (N, H, W, groups * vectors, V); float32."""
+    operation = "linear_codes" if walk is None else "conv2d_codes"
+    arguments = (spec.product_bits or 0, epilogue.function, *_geometry(walk))
+    y: Tensor = _run(operation, plain_tensors(x), weight, spec, epilogue, arguments, backend, out)
+    return y
+
+
+def layer_codes(
+    x: QuantizedTensor,
+    weight: PackedWeight,
+    spec: LayerSpec,
+    target: Target,
+    *,
+    epilogue: Epilogue = NO_EPILOGUE,
+    walk: Walk | None = None,
+    backend: Backend | None = None,
+    keep_float: bool = False,
+) -> tuple[QuantizedTensor, Tensor | None]:
+    """As `layer_outputs_of_codes`, quantized as ``target`` says; and the float32 outputs if they are kept."""
+    operation = "linear_requantize" if walk is None else "conv2d_requantize"
+    fmt = target.format
+    output = (target.range, format_text(fmt), target.scale_mode, keep_float)
+    arguments = (spec.product_bits or 0, epilogue.function, *_geometry(walk), *output)
+    codes, scale, coarse, y = _run(operation, plain_tensors(x), weight, spec, epilogue, arguments, backend, None)
+    quantized = QuantizedTensor(codes, scale if fmt.has_vectors else None, coarse if fmt.has_coarse_scale else None)
+    return quantized, y if keep_float else None
+
+
+def matmul(
+    left: Tensor,
+    right: Tensor,
+    left_format: IntegerFormat,
+    right_format: IntegerFormat,
+    *,
+    ranges: tuple[Tensor, Tensor] | None = None,
+    share: str = "group",
+    scale_mode: ScaleMode = "requantize",
+    product_bits: int | None = None,
+    backend: Backend | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``left`` (groups, M, K) times ``right`` (groups, L, K) transposed, both quantized; in the dtype of ``left``.
+
+    ``ranges`` hold one value or one per group.
+    """
+    left_range, right_range = (None, None) if ranges is None else ranges
+    formats = format_text(left_format), format_text(right_format)
+    chosen = backend or choose("matmul", right_format, left_format).backend
+    arguments = (left, right, left_range, right_range, *formats, share, scale_mode, product_bits or 0)
+    result: Tensor = (
+        operator("matmul", chosen)(*arguments)
+        if out is None
+        else operator("matmul", chosen, "out")(*arguments, out=out)
+    )
+    return result
+
+
+def _run(
+    operation: str,
+    inputs: tuple[Any, ...],
+    weight: PackedWeight,
+    spec: LayerSpec,
+    epilogue: Epilogue,
+    arguments: tuple[Any, ...],
+    backend: Backend | None,
+    out: Tensor | None,
+) -> Any:
+    chosen = backend or choose_for(weight, spec, operation).backend
+    activation = FLOAT_ACTIVATIONS if spec.activation is None else format_text(spec.activation)
+    given = (
+        *inputs,
+        *weight.tensors,
+        epilogue.bias,
+        epilogue.residual,
+        weight.shape[0],
+        format_text(weight.format),
+        activation,
+        *arguments,
+    )
+    return operator(operation, chosen)(*given) if out is None else operator(operation, chosen, "out")(*given, out=out)
+
+
+def _geometry(walk: Walk | None) -> tuple[Any, ...]:
+    if walk is None:
+        return ()
+    return list(walk.kernel), list(walk.stride), list(walk.padding), list(walk.dilation), walk.groups

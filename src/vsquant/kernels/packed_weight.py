@@ -1,0 +1,114 @@
+"""Weights as integer kernels hold them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vsquant.errors import ShapeError
+from vsquant.kernels.deinterleaved import deinterleave_codes, deinterleave_scales
+from vsquant.packing import interleave, weight_sums, why_not_interleaved
+from vsquant.spec.formats import IntegerFormat, padded_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedWeight:
+    """A weight (K, C / groups, *kernel) in the interleaved layout of `vsquant.packing`.
+
+    ``codes`` are uint8 (panels, blocks, 128) or int8 (panels, blocks, 256), for depthwise weights without vectors int8
+    (R*S, K padded to 16); ``scale`` is uint8 or int16 (panels, vectors, 8 or 16), or empty without vectors. ``sums``
+    int32 (K,) are sum of q*sigma over a channel modulo 2^32; ``coarse`` is gamma, float32 (K,), or empty where vector
+    scales are fp16 or fp32.
+
+    Formats that have no interleaved layout are held plain, one byte a code, for the eager backend: ``codes`` int8
+    (K, R*S, vectors, V), ``scale`` int16 or float32 (K, R*S, vectors).
+    """
+
+    codes: Tensor
+    scale: Tensor
+    sums: Tensor
+    coarse: Tensor
+    format: IntegerFormat
+    shape: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tensors in the order of operators' arguments."""
+        return self.codes, self.scale, self.sums, self.coarse
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all tensors."""
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+
+def pack_weight(
+    codes: Tensor,
+    vector_scale: Tensor | None,
+    coarse_scale: Tensor | None,
+    fmt: IntegerFormat,
+    shape: tuple[int, ...],
+    *,
+    groups: int = 1,
+) -> PackedWeight:
+    """The weight that kernels read, from codes (K, *kernel, vectors, V) and scales (K, *kernel, vectors) and (K,).
+
+    ``shape`` is the weight's own (K, C / groups, *kernel); V = C / groups where there are no vectors.
+
+    Raises:
+        ShapeError: the codes are not those of a weight of that shape.
+        PackingError: codes or scales are not what the format says.
+    """
+    size = fmt.vector_size or shape[1]
+    expected = (shape[0], *shape[2:], padded_length(shape[1], fmt.vector_size) // size, size)
+    if tuple(codes.shape) != expected:
+        raise ShapeError(f"codes must be {expected} for a weight of shape {tuple(shape)}, not {tuple(codes.shape)}")
+    if why_not_interleaved(fmt) is None:
+        arrays = interleave(
+            codes.cpu().numpy(), None if vector_scale is None else vector_scale.cpu().numpy(), fmt, groups=groups
+        )
+        tensors = tuple(torch.from_numpy(a) for a in (arrays.codes, arrays.vector_scale, arrays.sums))
+    else:
+        assert vector_scale is not None
+        sigma = vector_scale.cpu().numpy() if fmt.two_level else None
+        sums = torch.from_numpy(weight_sums(codes.cpu().numpy(), sigma))
+        lead = (shape[0], math.prod(shape[2:]))
+        tensors = (codes.reshape(*lead, *expected[-2:]).clone(), vector_scale.reshape(*lead, -1).clone(), sums)
+    packed, scale, sums = (tensor.to(codes.device) for tensor in tensors)
+    coarse = codes.new_empty(0, dtype=torch.float32) if coarse_scale is None else coarse_scale.clone()
+    return PackedWeight(
+        codes=packed, scale=scale, sums=sums, coarse=coarse, format=fmt, shape=tuple(shape), groups=groups
+    )
+
+
+def unpack_weight(weight: PackedWeight) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The codes, vector scales and coarse scales that `pack_weight` was given."""
+    fmt, (outputs, channels), kernel = weight.format, weight.shape[:2], weight.shape[2:]
+    codes, scale = weight_rows(weight.codes, weight.scale, fmt, outputs, weight.groups, math.prod(kernel))
+    length = padded_length(channels, fmt.vector_size)
+    return (
+        codes[..., :length].reshape(outputs, *kernel, -1, fmt.vector_size or channels),
+        None if scale is None else scale.reshape(outputs, *kernel, -1),
+        weight.coarse if fmt.has_coarse_scale else None,
+    )
+
+
+def weight_rows(
+    codes: Tensor, scale: Tensor, fmt: IntegerFormat, outputs: int, groups: int, positions: int
+) -> tuple[Tensor, Tensor | None]:
+    """Codes int8 (K, positions, padded channels) and vector scales (K, positions, vectors) of a packed weight.
+
+    Channels are padded to whole vectors, or to whole blocks where the weight has no vectors.
+    """
+    if codes.dim() == 4:
+        return codes.flatten(2), scale
+    if codes.dim() == 2:
+        return codes[:, :outputs].t().reshape(outputs, positions, 1), None
+    rows = deinterleave_codes(codes, fmt, outputs, groups).view(outputs, positions, -1)
+    if not fmt.has_vectors:
+        return rows, None
+    return rows, deinterleave_scales(scale, fmt, outputs, groups).view(outputs, positions, -1)

@@ -1,0 +1,95 @@
+"""Registration of the integer products with PyTorch: schemas, eager kernels, and shapes for tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from vsquant.errors import ShapeError
+from vsquant.kernels import eager_products
+from vsquant.kernels.eager import code_dtype
+from vsquant.kernels.epilogue import Requantized
+from vsquant.kernels.format_text import parse_format
+from vsquant.kernels.schemas import ARGUMENTS, EAGER_NAMESPACE, NAMESPACE, OUT_OPERATIONS, out_schema, schema
+from vsquant.spec.formats import IntegerFormat, padded_length
+
+_EAGER: Final[Mapping[str, Callable[..., Any]]] = {
+    "linear": eager_products.linear,
+    "linear_codes": eager_products.linear_codes,
+    "linear_requantize": eager_products.linear_requantize,
+    "conv2d": eager_products.conv2d,
+    "conv2d_codes": eager_products.conv2d_codes,
+    "conv2d_requantize": eager_products.conv2d_requantize,
+    "matmul": eager_products.matmul,
+}
+
+
+def _register(namespace: str, operation: str) -> None:
+    name = f"{namespace}::{operation}"
+    torch.library.define(name, schema(operation), tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, "default")(_EAGER[operation])
+    torch.library.register_fake(name)(_fake(operation))
+    if operation in OUT_OPERATIONS:
+        torch.library.define(f"{name}.out", out_schema(operation))
+        torch.library.impl(f"{name}.out", "default")(_writing(operation))
+
+
+def _writing(operation: str) -> Callable[..., Tensor]:
+    def write(*arguments: Any, out: Tensor) -> Tensor:
+        y = _EAGER[operation](*arguments)
+        if out.shape != y.shape or out.dtype != y.dtype:
+            raise ShapeError(
+                f"out of {operation} must be {y.dtype} of shape {tuple(y.shape)}, not {out.dtype} {tuple(out.shape)}"
+            )
+        out.copy_(y)
+        return out
+
+    return write
+
+
+def _fake(operation: str) -> Callable[..., Tensor | Requantized]:
+    names = [argument.split()[-1] for argument in ARGUMENTS[operation].split(", ")]
+
+    def fake(*arguments: Any) -> Tensor | Requantized:
+        return _result(dict(zip(names, arguments, strict=True)))
+
+    return fake
+
+
+def _result(given: Mapping[str, Any]) -> Tensor | Requantized:
+    """Empty results of the right shapes for an operation's arguments by name."""
+    if "left" in given:
+        left, right = given["left"], given["right"]
+        product: Tensor = left.new_empty(left.shape[0], left.shape[1], right.shape[1])
+        return product
+    x: Tensor = given["x"] if "x" in given else given["codes"]
+    lead = [x.shape[0], x.shape[1]]
+    if "kernel" in given:
+        geometry = [given[key] for key in ("kernel", "stride", "padding", "dilation", "groups")]
+        lead = [x.shape[0], *eager_products.walk_of(*geometry).output_size(x.shape[1], x.shape[2])]
+    y = x.new_empty(*lead, given["out_features"], dtype=x.dtype if "x" in given else torch.float32)
+    if "output_range" not in given:
+        return y
+    fmt = parse_format(given["output_format"])
+    assert isinstance(fmt, IntegerFormat)
+    size = fmt.vector_size or given["out_features"]
+    vectors = padded_length(given["out_features"], fmt.vector_size) // size
+    return Requantized(
+        codes=y.new_empty(*lead, vectors, size, dtype=code_dtype(fmt)),
+        vector_scale=_scales(y, [*lead, vectors], fmt),
+        coarse_scale=y.new_empty([x.shape[0], 1] if fmt.has_coarse_scale else [0]),
+        y=y if given["keep_float"] else y.new_empty(0),
+    )
+
+
+def _scales(y: Tensor, shape: list[int], fmt: IntegerFormat) -> Tensor:
+    dtype = torch.float32 if isinstance(fmt.scale, str) else torch.int16
+    return y.new_empty(shape if fmt.has_vectors else [0], dtype=dtype)
+
+
+for _operation in ARGUMENTS:
+    for _namespace in (NAMESPACE, EAGER_NAMESPACE):
+        _register(_namespace, _operation)
