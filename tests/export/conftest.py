@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import vsquant
+from vsquant.export.storage import read_header, read_tensors
 
 
 class ConvNet(nn.Module):
@@ -74,6 +75,16 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, rows: Tensor) -> 
     path = tmp_path_factory.mktemp("small") / "mlp.safetensors"
     vsquant.save(vsquant.quantize(mlp(), "w4a4u-s4/6", calibration=[rows]), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def version_1_checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What version 1 made of the small model: a code a byte, and no shapes in the header."""
+    header, _ = contents(small_checkpoint)
+    layers = [{key: value for key, value in layer.items() if key != "weight_shape"} for layer in header["layers"]]
+    tensors = read_tensors(small_checkpoint, read_header(small_checkpoint))
+    path = tmp_path_factory.mktemp("old") / "mlp.safetensors"
+    return forge(path, header | {"format_version": 1, "layers": layers}, tensors)
 
 
 def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,13 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsquant.errors import PackingError
-from vsquant.packing import codes_shape, pack, packed_shapes, unpack_codes, unpack_vector_scale, why_not_packed
+from vsquant.packing import (
+    codes_shape,
+    pack_codes,
+    pack_vector_scale,
+    packed_shapes,
+    unpack_codes,
+    unpack_vector_scale,
+    why_not_packed,
+)
 from vsquant.packing.bits import pack_bits, stream_bytes, unpack_bits
 from vsquant.spec import IntegerFormat, LayerSpec
 from vsquant.spec.formats import MAX_SCALE_BITS, MIN_ELEMENT_BITS
 
 W4S4 = IntegerFormat(bits=4, scale=4)
 WIDTHS = range(MIN_ELEMENT_BITS, MAX_SCALE_BITS + 1)
+
+
+def pack(codes, scale, fmt, shape):
+    """Both streams of a weight, the second None where vector scales are no integers."""
+    return pack_codes(codes, fmt, shape), None if scale is None else pack_vector_scale(scale, fmt, shape)
 
 
 def _stream(numbers, bits):
@@ -75,10 +88,10 @@ def test_bytes_worked_out_by_hand(fmt, codes, scale, stored):
     shape = (1, len(codes))
     padded = np.zeros(codes_shape(fmt, shape), np.int8)
     padded.reshape(-1)[: len(codes)] = codes
-    packed = pack(padded, np.array([scale], np.int16), fmt, shape)
-    assert (packed.codes.tolist(), packed.vector_scale.tolist()) == ([stored[0]], [stored[1]])
-    assert np.array_equal(unpack_codes(packed.codes, fmt, shape), padded)
-    assert unpack_vector_scale(packed.vector_scale, fmt, shape).tolist() == [scale]
+    packed, packed_scale = pack(padded, np.array([scale], np.int16), fmt, shape)
+    assert (packed.tolist(), packed_scale.tolist()) == ([stored[0]], [stored[1]])
+    assert np.array_equal(unpack_codes(packed, fmt, shape), padded)
+    assert unpack_vector_scale(packed_scale, fmt, shape).tolist() == [scale]
 
 
 def test_a_convolution_runs_through_kernel_positions_and_then_channels():
@@ -86,9 +99,9 @@ def test_a_convolution_runs_through_kernel_positions_and_then_channels():
     codes = np.zeros((1, 2, 2, 1, 16), np.int8)
     codes[..., :3] = np.arange(-6, 6).reshape(1, 2, 2, 1, 3)
     scale = np.arange(1, 5, dtype=np.int16).reshape(1, 2, 2, 1)
-    packed = pack(codes, scale, W4S4, shape)
-    assert packed.codes.tolist() == [_stream(range(-6, 6), 4)] == [[0xBA, 0xDC, 0xFE, 0x10, 0x32, 0x54]]
-    assert packed.vector_scale.tolist() == [[0x21, 0x43]]
+    packed, packed_scale = pack(codes, scale, W4S4, shape)
+    assert packed.tolist() == [_stream(range(-6, 6), 4)] == [[0xBA, 0xDC, 0xFE, 0x10, 0x32, 0x54]]
+    assert packed_scale.tolist() == [[0x21, 0x43]]
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -123,13 +136,12 @@ def test_unpack_is_the_inverse(make_codes, weight):
     fmt, shape, seed = weight
     codes, scale = make_codes(fmt, codes_shape(fmt, shape), seed)
     codes.reshape(*codes.shape[:-2], math.prod(codes.shape[-2:]))[..., shape[1] :] = 0
-    packed = pack(codes, scale, fmt, shape)
-    shapes = packed.codes.shape, None if packed.vector_scale is None else packed.vector_scale.shape
-    assert shapes == packed_shapes(fmt, shape)
-    back = unpack_codes(packed.codes, fmt, shape)
+    packed, packed_scale = pack(codes, scale, fmt, shape)
+    assert (packed.shape, None if packed_scale is None else packed_scale.shape) == packed_shapes(fmt, shape)
+    back = unpack_codes(packed, fmt, shape)
     assert back.dtype == codes.dtype and np.array_equal(back, codes)
     if scale is not None:
-        assert np.array_equal(unpack_vector_scale(packed.vector_scale, fmt, shape), scale)
+        assert np.array_equal(unpack_vector_scale(packed_scale, fmt, shape), scale)
 
 
 def test_comparison_formats_are_refused_by_name():
@@ -137,7 +149,7 @@ def test_comparison_formats_are_refused_by_name():
         assert why_not_packed(LayerSpec.parse(name).weight) == f"{name} is a comparison format, which is simulated only"
     assert why_not_packed(W4S4) is None
     with pytest.raises(PackingError, match="must have a packed layout, but nvfp4 is a comparison format"):
-        pack(np.zeros((1, 1, 16), np.int8), None, LayerSpec.parse("nvfp4").weight, (1, 16))
+        pack_codes(np.zeros((1, 1, 16), np.int8), LayerSpec.parse("nvfp4").weight, (1, 16))
 
 
 CODES = np.ones((2, 1, 16), np.int8)
@@ -156,7 +168,6 @@ SCALE = np.ones((2, 1), np.int16)
         (CODES, SCALE, (2, -16), r"the weight's shape must be \(K, C, kernel...\), not \(2, -16\)"),
         (CODES * 1.0, SCALE, (2, 16), "codes must be integers, not float64"),
         (CODES, SCALE[:1], (2, 16), r"vector_scale must be \(2, 1\), not \(1, 1\)"),
-        (CODES, None, (2, 16), "vector_scale must be given for 4-bit vector scales, not None"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(codes, scale, shape, message):
@@ -165,8 +176,8 @@ def test_what_cannot_be_packed_is_refused(codes, scale, shape, message):
 
 
 def test_streams_that_no_codes_give_are_refused():
-    packed = pack(CODES[..., :1] * 0, None, IntegerFormat(bits=4, scale=None, vector_size=None), (2, 1)).codes
     fmt = IntegerFormat(bits=4, scale=None, vector_size=None)
+    packed = pack_codes(CODES[..., :1] * 0, fmt, (2, 1))
     for stream, message in (
         (packed + np.uint8(0x10), "packed codes must end in zero bits"),
         (packed + np.uint8(0x08), "codes must be from -7 to 7, not -8"),
@@ -179,6 +190,8 @@ def test_streams_that_no_codes_give_are_refused():
         unpack_vector_scale(np.full((1, 1), 0x10, np.uint8), W4S4, (1, 16))
     with pytest.raises(PackingError, match="vector scales must be integers to be packed, not None"):
         unpack_vector_scale(packed, fmt, (2, 1))
+    with pytest.raises(PackingError, match="vector scales must be integers to be packed, not 'fp16'"):
+        pack_vector_scale(SCALE, IntegerFormat(bits=4, scale="fp16"), (2, 16))
 
 
 def test_absurd_shapes_are_refused_before_memory_is_taken():

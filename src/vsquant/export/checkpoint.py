@@ -14,7 +14,7 @@ import vsquant
 from vsquant.errors import CalibrationError, CheckpointError, RecipeError, ShapeError, SpecError
 from vsquant.export.building import build
 from vsquant.export.header import FORMAT_VERSION, FloatName, Header, LayerHeader, MatmulHeader, report_headers
-from vsquant.export.storage import checksum, read_header, read_tensors, write
+from vsquant.export.storage import read_header, read_tensors, write
 from vsquant.export.validation import check_layer_fits, check_layer_tensors, check_ranges, layer_tensors
 from vsquant.nn import QuantLayer
 from vsquant.tasks import architectures
@@ -51,7 +51,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
         folded=record.folded,
         unfolded=record.unfolded,
         tied=tied,
-        checksums={name: checksum(tensor) for name, tensor in tensors.items()},
+        checksums={},
         report=report_headers(record),
         scale_mode=record.scale_mode,
         activation_calibrator=record.activation_calibrator,
@@ -137,6 +137,7 @@ def _layer_headers(model: nn.Module) -> tuple[LayerHeader, ...]:
             spec=layer.spec,
             scale_mode=layer.scale_mode,
             output_dtype=_dtype_name(layer.output_dtype),
+            weight_shape=tuple(layer.weight_shape),
         )
         for name, layer in quantized_layers(model)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -23,7 +24,7 @@ from vsquant.results.layers import LayerReport
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.workflows.record import QuantizationRecord
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 FloatName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]
 
@@ -38,18 +39,25 @@ def _parse_spec(value: object) -> object:
 SpecText = Annotated[InstanceOf[LayerSpec], BeforeValidator(_parse_spec), PlainSerializer(str)]
 
 
+Length = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LayerHeader(_Strict):
-    """One quantized layer: the spec in force, the names that share it, and the dtype of its outputs."""
+    """One quantized layer: the spec in force, the names that share it, and the dtype of its outputs.
+
+    ``weight_shape`` is (K, C, *kernel); files of version 1 have none.
+    """
 
     name: str
     aliases: tuple[str, ...]
     spec: SpecText
     scale_mode: ScaleMode
     output_dtype: FloatName
+    weight_shape: Annotated[tuple[Length, ...], Field(min_length=2, max_length=4)] | None = None
 
 
 class MatmulHeader(_Strict):
@@ -81,10 +89,10 @@ class Header(_Strict):
     ``tied`` maps the names of tensors that are not stored to the stored ones they are; ``checksums`` has the CRC-32 of
     every stored tensor's bytes.
 
-    Invariant: no module is named twice.
+    Invariants: no module is named twice; layers have a shape exactly from version 2 on.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     vsquant_version: str
     architecture: dict[str, str] | None
     layers: tuple[LayerHeader, ...]
@@ -108,22 +116,31 @@ class Header(_Strict):
             raise ValueError(f"layer {twice[0]!r} must be named once, not {names[twice[0]]} times")
         return self
 
+    @model_validator(mode="after")
+    def _has_shapes_from_version_2_on(self) -> Header:
+        for layer in self.layers:
+            if (layer.weight_shape is not None) != (self.format_version >= 2):
+                raise ValueError(f"layer {layer.name!r} must have a weight_shape exactly from version 2 on")
+        return self
+
     @classmethod
     def parse(cls, text: str, origin: str) -> Header:
         """The header of the file ``origin``.
 
         Raises:
-            CheckpointError: the text is not a header of this version.
+            CheckpointError: the text is not a header of a known version.
         """
         try:
-            return cls.model_validate_json(text)
+            header = cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise CheckpointError(
-                f"the header of {origin} must be that of a vsquant checkpoint of version {FORMAT_VERSION}, "
+                f"the header of {origin} must be that of a vsquant checkpoint of version 1 to {FORMAT_VERSION}, "
                 f"but {where} is not: {first['msg']}"
             ) from None
+        check_keys(text, origin)
+        return header
 
     @property
     def record(self) -> QuantizationRecord:
@@ -137,6 +154,23 @@ class Header(_Strict):
             weight_calibrator=self.weight_calibrator,
             calibration_samples=self.calibration_samples,
         )
+
+
+def check_keys(text: str | bytes, origin: str) -> None:
+    """Whether no object of a JSON document has a key twice; readers would not agree on which of them counts.
+
+    Raises:
+        CheckpointError: one has; names the key.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise CheckpointError(f"the header of {origin} must have each key once, but {twice!r} is there twice")
+        return found
+
+    json.loads(text, object_pairs_hook=unique)
 
 
 def report_headers(record: QuantizationRecord) -> tuple[ReportHeader, ...]:

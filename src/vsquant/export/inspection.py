@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vsquant import packing
 from vsquant.errors import CheckpointError, RecipeError, ShapeError
 from vsquant.export.header import Header, LayerHeader, ReportHeader
 from vsquant.export.storage import read_header, read_tensors
 from vsquant.export.validation import LayerTensors, check_layer_tensors, layer_tensors
 from vsquant.results.inspection import Inspection, LayerInspection
-from vsquant.spec.formats import IntegerFormat, TensorFormat, padded_length
+from vsquant.spec.formats import FloatFormat, TensorFormat
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm
 from vsquant.transform.match import find_layers
@@ -48,16 +49,18 @@ def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspectio
 
 
 def packed_bytes(shape: torch.Size, fmt: TensorFormat) -> int:
-    """Bytes of a weight (K, C, *kernel) in the packed format: codes with padding, vector scales, coarse scales."""
-    rows = math.prod(shape) // shape[1] if shape[1] else 0
-    padded = padded_length(shape[1], fmt.vector_size)
-    vectors = rows * (padded // fmt.vector_size) if fmt.vector_size else 0
-    coarse = 0
-    if isinstance(fmt, IntegerFormat) and fmt.has_coarse_scale:
-        coarse = shape[0] * (_FLOAT32_BYTES // 2 if fmt.coarse_fp16 else _FLOAT32_BYTES)
-    elif fmt.has_coarse_scale:
-        coarse = _FLOAT32_BYTES
-    return _bytes(rows * padded * fmt.bits) + _bytes(vectors * fmt.scale_storage_bits) + coarse
+    """Bytes of a weight (K, C, *kernel) in its format: streams of codes and of vector scales, and coarse scales.
+
+    Comparison formats have no streams here: theirs are counted with their codes and scales as dense.
+    """
+    vectors = math.prod(packing.codes_shape(fmt, shape)[:-1]) if fmt.has_vectors else 0
+    if isinstance(fmt, FloatFormat):
+        coarse = _FLOAT32_BYTES if fmt.has_coarse_scale else 0
+        return _bytes(math.prod(shape) * fmt.bits) + _bytes(vectors * fmt.scale_storage_bits) + coarse
+    codes, scales = packing.packed_shapes(fmt, shape)
+    scale_bytes = _bytes(vectors * fmt.scale_storage_bits) if scales is None else math.prod(scales)
+    coarse = _FLOAT32_BYTES // 2 if fmt.coarse_fp16 else _FLOAT32_BYTES
+    return math.prod(codes) + scale_bytes + (shape[0] * coarse if fmt.has_coarse_scale else 0)
 
 
 def _layer(
@@ -111,7 +114,19 @@ def _matmuls(header: Header, reports: Mapping[str, ReportHeader]) -> list[LayerI
 
 
 def _weight_shape(entry: LayerHeader, report: ReportHeader, parts: LayerTensors, path: Path) -> torch.Size:
-    """(K, C, *kernel) of the float weight: C from the number of weights, the rest from the codes."""
+    """(K, C, *kernel) of the float weight."""
+    if entry.weight_shape is None:
+        return _weight_shape_of_version_1(entry, report, parts, path)
+    if math.prod(entry.weight_shape) != report.weights:
+        raise CheckpointError(
+            f"{path}: layer {entry.name!r} must hold the {report.weights} weights of the header's report, "
+            f"not be {entry.weight_shape}"
+        )
+    return torch.Size(entry.weight_shape)
+
+
+def _weight_shape_of_version_1(entry: LayerHeader, report: ReportHeader, parts: LayerTensors, path: Path) -> torch.Size:
+    """C from the number of weights, the rest from the codes."""
     if parts.weight_values is not None:
         return parts.weight_values.shape
     codes = parts.weight_codes

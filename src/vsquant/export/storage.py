@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vsquant.errors import CheckpointError
-from vsquant.export.header import Header
+from vsquant.export.encoding import check_sizes, decode, encode, stored_parts
+from vsquant.export.header import Header, check_keys
 from vsquant.files import replacing
 
 METADATA_KEY: Final = "vsquant"
@@ -24,16 +25,18 @@ _LENGTH_BYTES: Final = 8  # of the length before a safetensors file's JSON
 
 
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint, whole or not at all; the header's checksums are made of the tensors as they are stored.
 
     Raises:
         CheckpointError: the file cannot be written; nothing half-written remains.
     """
+    stored = encode(header, tensors)
+    header = header.model_copy(update={"checksums": {name: _checksum(tensor) for name, tensor in stored.items()}})
     text = header.model_dump_json()
     metadata = {METADATA_KEY: f"{_text_checksum(text)} {text}"}  # one key: of several, the order would be chance
     try:
         with replacing(path) as temporary:
-            save_file(dict(tensors), temporary, metadata=metadata)
+            save_file(stored, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {path} could not be written, and nothing of it remains: {error}"
@@ -49,6 +52,7 @@ def read_header(path: Path) -> Header:
     _refuse_pickles(path)
     with _opened(path) as file:
         metadata = file.metadata() or {}
+    check_keys(_container_header(path), str(path))
     if METADATA_KEY not in metadata:
         raise CheckpointError(f"{path} must be a checkpoint written by vsquant.save, but it has no vsquant header")
     written, _, text = metadata[METADATA_KEY].partition(" ")
@@ -58,31 +62,42 @@ def read_header(path: Path) -> Header:
 
 
 def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, in memory of their own.
+    """The tensors of a checkpoint as layers hold them, one after the other, in memory of their own.
 
     Raises:
-        CheckpointError: a tensor is missing, superfluous or damaged; names it.
+        CheckpointError: a tensor is missing, superfluous, damaged or not what its layer's spec says; names it.
     """
+    parts = stored_parts(header)
+    check_sizes(parts, path)
+    tensors = {}
     with _opened(path) as file:
         names = set(file.keys())
         missing, foreign = sorted(header.checksums.keys() - names), sorted(names - header.checksums.keys())
         if missing or foreign:
             problem = f"lacks the tensor {missing[0]!r}" if missing else f"has a foreign tensor {foreign[0]!r}"
             raise CheckpointError(f"{path} must hold the tensors that its header names, but it {problem}")
-        tensors = {name: file.get_tensor(name).clone() for name in sorted(names)}
-    for name, tensor in tensors.items():
-        if checksum(tensor) != header.checksums[name]:
-            raise CheckpointError(f"{path} must be a checkpoint as it was written, but tensor {name!r} is damaged")
+        for name in sorted(names):
+            stored = file.get_tensor(name)
+            if _checksum(stored) != header.checksums[name]:
+                raise CheckpointError(f"{path} must be a checkpoint as it was written, but tensor {name!r} is damaged")
+            tensors[name] = decode(name, stored, parts, path)
     return tensors
 
 
-def checksum(tensor: Tensor) -> int:
+def _checksum(tensor: Tensor) -> int:
     """CRC-32 of a tensor's bytes in C order."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _text_checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _container_header(path: Path) -> bytes:
+    """The JSON of a safetensors file that could be opened: its length is that of bytes which are there."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        return file.read(length)
 
 
 def _refuse_pickles(path: Path) -> None:

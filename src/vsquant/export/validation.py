@@ -14,7 +14,7 @@ from vsquant.export.header import LayerHeader, MatmulHeader
 from vsquant.nn import QuantizedWeight, needs_range
 from vsquant.spec.formats import IntegerFormat, padded_length
 from vsquant.transform.attention_core import AttentionRanges
-from vsquant.transform.float_layers import pads_like_tensorflow
+from vsquant.transform.float_layers import float_weight, pads_like_tensorflow
 from vsquant.transform.match import Layer
 
 
@@ -59,6 +59,8 @@ def check_layer_fits(entry: LayerHeader, layer: Layer, path: Path) -> None:
         if not condition:
             raise CheckpointError(f"{path} does not fit the model: layer {entry.name!r} {problem} (spec {entry.spec})")
 
+    shape = tuple(float_weight(layer.module).shape)
+    require(entry.weight_shape in (None, shape), f"must have a weight of {shape}, not {entry.weight_shape}")
     require(set(entry.aliases) == set(layer.aliases), f"must have the other names {sorted(layer.aliases)}")
     require(bool(entry.name), "must be inside the model")
     plain = not layer.custom_forward or pads_like_tensorflow(layer.module)

@@ -4,9 +4,9 @@ Both are written down byte by byte in docs/design/packed-layouts.md.
 """
 
 from vsquant.packing.bits import (
-    PackedRows,
     codes_shape,
-    pack,
+    pack_codes,
+    pack_vector_scale,
     packed_shapes,
     unpack_codes,
     unpack_vector_scale,
@@ -28,13 +28,13 @@ __all__ = [
     "BLOCK_ELEMENTS",
     "PANEL_CHANNELS",
     "InterleavedWeight",
-    "PackedRows",
     "codes_shape",
     "deinterleave",
     "interleave",
     "interleaved_shapes",
     "is_depthwise",
-    "pack",
+    "pack_codes",
+    "pack_vector_scale",
     "packed_shapes",
     "unpack_codes",
     "unpack_vector_scale",

@@ -8,7 +8,6 @@ vector scales are σ, or σ - 1 under ``-top``, in the order (kernel position, v
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,14 +17,6 @@ from vsquant.packing.checks import Array, Shape, check_codes, check_vector_scale
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat, padded_length
 
 _GROUP: Final = 8  # numbers that end on a byte whatever their width
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PackedRows:
-    """A weight's streams: ``codes`` uint8 (K, bytes of a row), ``vector_scale`` the same, or None without them."""
-
-    codes: UInt8[np.ndarray, "k row_bytes"]
-    vector_scale: UInt8[np.ndarray, "k scale_row_bytes"] | None
 
 
 def why_not_packed(fmt: TensorFormat) -> str | None:
@@ -52,33 +43,38 @@ def packed_shapes(fmt: IntegerFormat, shape: Shape) -> tuple[Shape, Shape | None
     return codes, (shape[0], stream_bytes(math.prod(codes_shape(fmt, shape)[1:-1]), fmt.scale_storage_bits))
 
 
-def pack(
-    codes: Integer[np.ndarray, "k *kernel vectors v"],
-    vector_scale: Integer[np.ndarray, "k *kernel vectors"] | None,
-    fmt: IntegerFormat,
-    shape: Shape,
-) -> PackedRows:
-    """The streams of a weight of ``shape`` (K, C, *kernel).
-
-    ``codes`` are integers (K, *kernel, ⌈C/V⌉, V), zeros where tails are padded; ``vector_scale`` (K, *kernel, ⌈C/V⌉),
-    or None where vector scales are not integers (those are stored as they are).
+def pack_codes(
+    codes: Integer[np.ndarray, "k *kernel vectors v"], fmt: IntegerFormat, shape: Shape
+) -> UInt8[np.ndarray, "k row_bytes"]:
+    """The streams of the codes (K, *kernel, ⌈C/V⌉, V), zeros where padded, of a weight of ``shape`` (K, C, *kernel).
 
     Raises:
-        PackingError: codes or scales are not what the format says.
+        PackingError: the codes are not what the format says.
     """
     _check_shape(fmt, shape)
     expected = codes_shape(fmt, shape)
     require(codes.shape == expected, f"codes must be {expected}, not {codes.shape}")
     check_codes(codes, fmt)
-    check_vector_scale(vector_scale, expected[:-1], fmt)
     positions = codes.reshape(shape[0], math.prod(shape[2:]), math.prod(expected[-2:]))
     require(not positions[..., shape[1] :].any(), "codes must be zero where tails are padded")
     elements = positions[..., : shape[1]].reshape(shape[0], math.prod(shape[1:]))
-    packed_scale = None
-    if vector_scale is not None:
-        stored = (vector_scale - fmt.scale_min).astype(np.uint16).reshape(shape[0], math.prod(expected[1:-1]))
-        packed_scale = pack_bits(stored, fmt.scale_storage_bits)
-    return PackedRows(codes=pack_bits(elements.astype(np.uint8), fmt.bits), vector_scale=packed_scale)
+    return pack_bits(elements.astype(np.uint8), fmt.bits)
+
+
+def pack_vector_scale(
+    vector_scale: Integer[np.ndarray, "k *kernel vectors"], fmt: IntegerFormat, shape: Shape
+) -> UInt8[np.ndarray, "k row_bytes"]:
+    """The streams of the integer vector scales (K, *kernel, ⌈C/V⌉) of a weight of ``shape`` (K, C, *kernel).
+
+    Raises:
+        PackingError: the scales are not what the format says.
+    """
+    _check_shape(fmt, shape)
+    require(fmt.two_level, f"vector scales must be integers to be packed, not {fmt.scale!r}")
+    vectors = codes_shape(fmt, shape)[:-1]
+    check_vector_scale(vector_scale, vectors, fmt)
+    stored = (vector_scale - fmt.scale_min).astype(np.uint16)
+    return pack_bits(stored.reshape(shape[0], math.prod(vectors[1:])), fmt.scale_storage_bits)
 
 
 def unpack_codes(
