@@ -6,6 +6,7 @@
 
 #include "core/format.hpp"
 #include "core/quantize_kernels.hpp"
+#include "core/threads.hpp"
 
 namespace vsquant {
 
@@ -24,8 +25,8 @@ struct FloatRows {
   std::int64_t stride;
 };
 
-// Where the codes of rows go: row after row, every row `padded` codes long and zero beyond its length. `padded` is a
-// multiple of the vector size and of `sum_elements`; int8, or uint8 where codes are 8-bit unsigned.
+// Where the codes of rows go, int8, or uint8 where they are 8-bit unsigned: row after row, every row `padded` codes long
+// and zero beyond its length. `padded` is the length rounded up to whole vectors; without vectors as much as is asked.
 struct CodeRows {
   std::uint8_t* codes;
   std::int64_t padded;
@@ -35,16 +36,18 @@ struct CodeRows {
   int sum_elements = 16;          // a multiple of 16
 };
 
-// Why something could not be quantized; error_text() puts it in words.
 enum class Fault : std::uint8_t { none, not_finite, scale_range };
 
-// gamma of eq. (4), or s of eq. (2) where there are no vectors, from a calibrated range or from the largest elements.
-// Single-level formats have none: their coarse scale is passed as 1. Faults: scale_range under -g16; and from data
-// that is not finite.
+// gamma of eq. (4), or s of eq. (2) where there are no vectors, from a calibrated range A, and from the elements
+// themselves; 1 for single-level formats, which have none. Faults: scale_range under -g16; elements not finite.
 Fault static_coarse(const Format&, float range, float* coarse);
 Fault dynamic_coarse(const QuantizeKernels&, const Format&, const FloatRows&, float* coarse);
+// The two steps of dynamic_coarse. Where the elements are clipped to `limit` first, it is not null: a calibrated range
+// under -full without vectors.
+Extremes extremes_of(const QuantizeKernels&, const FloatRows&);
+Fault coarse_of(const Format&, const Extremes&, const float* limit, float* coarse);
 
-// Codes and scales of rows that share one coarse scale. Allocates nothing once a thread has warmed up.
+// Codes and scales of rows that share one coarse scale. Uses the stack alone; calls may run at once.
 Fault quantize_rows(const QuantizeKernels&, const Quantizer&, const FloatRows&, float coarse, const CodeRows&);
 
 // The same for one row of float32, as the epilogue of a layer calls it: y becomes the next layer's codes.
@@ -53,8 +56,42 @@ inline Fault requantize_row(const QuantizeKernels& kernels, const Quantizer& qua
   return quantize_rows(kernels, quantizer, {y, DType::float32, 1, channels, channels}, coarse, out);
 }
 
-// The message of a fault that quantizing `groups` tensors of `rows` met, "NonFiniteError: ..." or "ScaleRangeError: ...":
-// Python raises the error of that name.
-std::string error_text(Fault, const Quantizer&, const FloatRows& rows, std::int64_t groups);
+// x^ of rows that share one coarse scale, in the dtype of the rows; `out` is contiguous. `stream`: past the caches.
+Fault fake_quantize_rows(const QuantizeKernels&, const Quantizer&, const FloatRows&, float coarse, void* out,
+                         bool stream);
+
+// ---- whole tensors (groups, rows, length), contiguous
+
+struct FloatTensor {
+  const void* data;
+  DType dtype;
+  std::int64_t groups;
+  std::int64_t rows;
+  std::int64_t length;
+};
+
+// Calibrated ranges A: none (gamma is found from the elements), one, or one per group.
+struct Ranges {
+  const float* data = nullptr;
+  std::int64_t count = 0;
+  const float* of(std::int64_t group) const {
+    return count == 0 ? nullptr : data + (count == 1 ? 0 : group);
+  }
+};
+
+Fault fake_quantize(const QuantizeKernels&, const ThreadPool&, const Quantizer&, Share, const FloatTensor&,
+                    const Ranges&, void* out);
+// Codes and scales, rows padded to whole vectors; no sums. `coarse` has an element per group, or per row where
+// has_coarse_per_row(); 1 for single-level formats.
+bool has_coarse_per_row(const Format&, Share, const Ranges&);
+Fault quantize(const QuantizeKernels&, const ThreadPool&, const Quantizer&, Share, const FloatTensor&, const Ranges&,
+               const CodeRows&, float* coarse);
+
+// What was wrong with a tensor that met a fault, in the words of the eager kernels; looked for anew, element by element.
+struct Refusal {
+  Fault fault;
+  std::string text;
+};
+Refusal refusal(const Quantizer&, Share, const FloatTensor&, const Ranges&);
 
 }  // namespace vsquant

@@ -56,4 +56,6 @@ struct QuantizeKernels {
   void (*from_float)(DType, const float* x, std::int64_t count, void* out);  // to nearest even
 };
 
+extern const QuantizeKernels scalar_quantize;
+
 }  // namespace vsquant

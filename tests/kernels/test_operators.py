@@ -42,8 +42,17 @@ def threads() -> Iterator[None]:
 @every_format
 def test_pytorch_accepts_the_operator(fmt, length, dtype):
     x = normal(2, 3, length).to(dtype).requires_grad_()
-    range_ = torch.tensor([2.0]) if isinstance(fmt, IntegerFormat) else None
-    torch.library.opcheck(torch.ops.vsquant.fake_quantize, (x, range_, format_text(fmt), "group", "requantize"))
+    operators = torch.ops.vsquant
+    if not isinstance(fmt, IntegerFormat):
+        torch.library.opcheck(operators.fake_quantize_comparison.default, (x, format_text(fmt), "group"))
+        return
+    for share, range_ in (("group", torch.tensor([2.0])), ("row", None)):
+        arguments = (format_text(fmt), share, "requantize")
+        torch.library.opcheck(operators.fake_quantize.default, (x, range_, *arguments))
+        constant = x.detach()
+        torch.library.opcheck(operators.quantize.default, (constant, range_, *arguments))
+        out = {"out": torch.full_like(constant, torch.nan)}
+        torch.library.opcheck(operators.fake_quantize.out, (constant, range_, *arguments), out)
 
 
 @every_format

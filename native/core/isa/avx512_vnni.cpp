@@ -1,6 +1,7 @@
 // AVX-512 with VNNI: one instruction multiplies and adds 64 codes.
 #include <immintrin.h>
 
+#include "core/isa/quantize.inl"
 #include "core/kernels.hpp"
 
 namespace vsquant {
@@ -27,6 +28,7 @@ constexpr Kernels table() {
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;
+  kernels.quantize = quantization::table;
   return kernels;
 }
 

@@ -8,7 +8,7 @@ namespace vsquant {
 
 namespace {
 
-constexpr Kernels table() {
+Kernels table() {
   Kernels kernels{};
   kernels.name = "scalar";
   kernels.tile_rows = 4;
@@ -21,13 +21,14 @@ constexpr Kernels table() {
   kernels.vector_tile = vector_tile;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;
+  kernels.quantize = scalar_quantize;
   return kernels;
 }
 
 }  // namespace
 
 const Kernels* scalar_kernels() {
-  static constexpr Kernels kernels = table();
+  static const Kernels kernels = table();
   return &kernels;
 }
 

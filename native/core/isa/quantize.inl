@@ -1,0 +1,401 @@
+// Quantization in vectors of the instruction set at hand; the readable twin is core/quantize_scalar.cpp.
+//
+// Lanes are elements while elements are worked on, and vectors while scales are: a batch is as many vectors as there
+// are lanes, and a tree of shuffles turns one register of elements a vector into one register of their maxima.
+#include "core/quantize_kernels.hpp"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace vsquant {
+namespace {
+namespace quantization {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
+typedef std::int8_t SignedBytes __attribute__((vector_size(kLanes)));
+
+constexpr std::int32_t kInfinity = 0x7f800000;
+constexpr std::int32_t kAbsolute = 0x7fffffff;
+// Added to a float below 2^22 in size it leaves the nearest integer, ties to even, in the low bits.
+constexpr float kRounder = 12582912.0f;
+constexpr std::int32_t kRounderBits = 0x4b400000;
+
+template <class To, class From>
+inline To cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "a cast keeps the bits");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+template <class V, class T>
+inline V load(const T* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class V, class T>
+inline void store(T* to, V v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+inline Floats splat(float value) { return value - Floats{}; }
+inline Ints splat(std::int32_t value) { return value - Ints{}; }
+inline Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+
+inline Floats clip(Floats x, Floats low, Floats high) {
+  x = x > low ? x : low;
+  return x < high ? x : high;
+}
+
+// Stores that go past the caches, and the fence that orders them before whatever follows.
+#if defined(__AVX512F__)
+inline void stream_to(float* to, Floats v) { _mm512_stream_ps(to, cast<__m512>(v)); }
+inline void finish(bool stream) {
+  if (stream) _mm_sfence();
+}
+#elif defined(__AVX2__)
+inline void stream_to(float* to, Floats v) { _mm256_stream_ps(to, cast<__m256>(v)); }
+inline void finish(bool stream) {
+  if (stream) _mm_sfence();
+}
+#else
+inline void stream_to(float* to, Floats v) { store(to, v); }
+inline void finish(bool) {}
+#endif
+
+inline void write(float* to, Floats v, bool stream) {
+  if (stream)
+    stream_to(to, v);
+  else
+    store(to, v);
+}
+
+inline bool any_not_finite(Ints absolute_bits) {
+  const Ints wrong = absolute_bits >= kInfinity;
+  std::int32_t any = 0;
+  for (int i = 0; i < kLanes; ++i) any |= wrong[i];
+  return any != 0;
+}
+
+inline std::int32_t largest_lane(Ints v) {
+  std::int32_t largest = v[0];
+  for (int i = 1; i < kLanes; ++i) largest = v[i] > largest ? v[i] : largest;
+  return largest;
+}
+
+// The even and the odd lanes of a, then of b.
+inline Ints lanes(Ints a, Ints b, int first) {
+  Ints index;
+  for (int i = 0; i < kLanes; ++i) index[i] = 2 * i + first;
+  return __builtin_shuffle(a, b, index);
+}
+
+struct Larger {
+  static Ints of(Ints a, Ints b) { return larger(a, b); }
+};
+struct Sum {
+  static Ints of(Ints a, Ints b) { return a + b; }
+};
+
+// Lane i of the result is register i reduced to one value.
+template <class Operation>
+inline Ints reduce_each(Ints (&v)[kLanes]) {
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i)
+      v[i] = Operation::of(lanes(v[2 * i], v[2 * i + 1], 0), lanes(v[2 * i], v[2 * i + 1], 1));
+  return v[0];
+}
+
+// Eq. (3) plus kRounder: its low bits are the code.
+inline Floats shifted_code(Floats x, Floats divisor, Floats qmin, Floats qmax) {
+  return clip(x / divisor, qmin, qmax) + kRounder;
+}
+
+inline void write_codes(std::uint8_t* to, Floats shifted) {
+  store(to, __builtin_convertvector(cast<Ints>(shifted) - kRounderBits, Bytes));
+}
+
+void extremes(const float* x, std::int64_t count, Extremes* io) {
+  Ints up[2]{}, down[2]{};
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes)
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      const Ints bits = load<Ints>(x + i + k * kLanes);
+      up[k] = larger(up[k], bits);
+      down[k] = larger(down[k], bits ^ ~kAbsolute);
+    }
+  for (int k = 0; i < count; i += kLanes, ++k) {
+    Ints bits{};
+    const std::int64_t rest = count - i < kLanes ? count - i : kLanes;
+    __builtin_memcpy(&bits, x + i, static_cast<std::size_t>(rest) * sizeof(float));
+    up[k] = larger(up[k], bits);
+    down[k] = larger(down[k], bits ^ ~kAbsolute);
+  }
+  const std::int32_t largest = largest_lane(larger(up[0], up[1])), smallest = largest_lane(larger(down[0], down[1]));
+  io->up = largest > io->up ? largest : io->up;
+  io->down = smallest > io->down ? smallest : io->down;
+}
+
+struct Batch {
+  const float* x[kLanes];
+  int vectors;
+};
+
+// As many vectors as there are lanes from vector `first` on; where there are fewer, the last stands in for the rest.
+inline Batch batch_at(const float* x, std::int64_t first, std::int64_t vectors, int vector_size) {
+  Batch batch;
+  const std::int64_t rest = vectors - first;
+  batch.vectors = rest < kLanes ? static_cast<int>(rest) : kLanes;
+  for (int i = 0; i < kLanes; ++i)
+    batch.x[i] = x + (first + (i < batch.vectors ? i : batch.vectors - 1)) * vector_size;
+  return batch;
+}
+
+struct Scales {
+  Floats stored;  // sigma or s
+  Floats divisor;
+  Floats multiplier;
+  bool valid;
+};
+
+// A positive float to the nearest half-precision float, ties to even, as if the exponent had no end above.
+inline Floats nearest_half(Floats value) {
+  const Ints bits = cast<Ints>(value);
+  const Ints normal = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fff;
+  return bits < 0x38800000 ? (value + 0.5f) - 0.5f : cast<Floats>(normal);
+}
+
+// Eqs. (2), (4) and (5) for the vectors of a batch, lane by lane.
+inline Scales scales_of(const VectorRule& rule, Ints up_bits, Ints down_bits, bool valid) {
+  const Floats up = cast<Floats>(up_bits);
+  Floats step = up / rule.qmax;
+  if (rule.sides == Sides::both) {
+    const Floats other = cast<Floats>(down_bits) / -rule.qmin;
+    step = step > other ? step : other;
+  }
+  Scales scales{step, step, step, valid};
+  if (rule.scale == ScaleKind::fp16) {
+    scales.stored = scales.divisor = scales.multiplier = nearest_half(step);
+    const Ints wrong = (step > 0.0f) & ((scales.stored < 0x1p-14f) | (scales.stored > 65504.0f));
+    scales.valid = valid && largest_lane(-wrong) == 0;
+  } else if (rule.scale == ScaleKind::integer) {
+    const float gamma_divisor = rule.gamma > 0 ? rule.gamma : __builtin_inff();
+    Floats sigma = (clip(step / gamma_divisor, splat(rule.sigma_min), splat(rule.sigma_top)) + kRounder) - kRounder;
+    if (!rule.paper && rule.gamma > 0) {
+      const Ints occupied = (up_bits | down_bits) > 0;
+      sigma = occupied & (sigma < 1.0f) ? splat(1.0f) : sigma;
+    }
+    scales.stored = sigma;
+    scales.multiplier = sigma * rule.gamma;
+    if (!rule.paper) scales.divisor = scales.multiplier;
+    else if (!(rule.gamma > 0)) scales.divisor = Floats{};
+  }
+  scales.divisor = scales.divisor > 0.0f ? scales.divisor : splat(__builtin_inff());
+  return scales;
+}
+
+// The scales of a batch's vectors. Registers of one vector are reduced lane by lane first.
+template <Sides sides>
+inline Scales batch_scales(const VectorRule& rule, const Batch& batch) {
+  Ints up[kLanes], down[kLanes], all{};
+#pragma GCC unroll 16
+  for (int j = 0; j < kLanes; ++j) {
+    up[j] = down[j] = Ints{};
+    for (int i = 0; i < rule.vector_size; i += kLanes) {
+      const Ints bits = load<Ints>(batch.x[j] + i);
+      const Ints absolute = bits & kAbsolute;
+      up[j] = larger(up[j], sides == Sides::magnitude ? absolute : bits);
+      if (sides == Sides::both) down[j] = larger(down[j], bits ^ ~kAbsolute);
+      if (sides == Sides::positive) all = larger(all, absolute);
+    }
+  }
+  const Ints largest = reduce_each<Larger>(up);
+  const Ints smallest = sides == Sides::both ? reduce_each<Larger>(down) : Ints{};
+  all = sides == Sides::positive ? all : larger(largest, smallest);
+  return scales_of(rule, largest, smallest, !any_not_finite(all));
+}
+
+inline Scales batch_scales(const VectorRule& rule, const Batch& batch) {
+  if (rule.sides == Sides::magnitude) return batch_scales<Sides::magnitude>(rule, batch);
+  if (rule.sides == Sides::positive) return batch_scales<Sides::positive>(rule, batch);
+  return batch_scales<Sides::both>(rule, batch);
+}
+
+bool fake_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, bool stream) {
+  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  bool valid = true;
+  for (std::int64_t first = 0; first < vectors; first += kLanes) {
+    const Batch batch = batch_at(x, first, vectors, rule.vector_size);
+    const Scales scales = batch_scales(rule, batch);
+    valid &= scales.valid;
+    float* to = out + first * rule.vector_size;
+    for (int j = 0; j < batch.vectors; ++j, to += rule.vector_size) {
+      const Floats divisor = splat(scales.divisor[j]), multiplier = splat(scales.multiplier[j]);
+      for (int i = 0; i < rule.vector_size; i += kLanes) {
+        const Floats shifted = shifted_code(load<Floats>(batch.x[j] + i), divisor, qmin, qmax);
+        write(to + i, (shifted - kRounder) * multiplier, stream);
+      }
+    }
+  }
+  finish(stream);
+  return valid;
+}
+
+bool code_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, std::uint8_t* codes,
+                  std::int16_t* sigma, float* steps) {
+  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  bool valid = true;
+  for (std::int64_t first = 0; first < vectors; first += kLanes) {
+    const Batch batch = batch_at(x, first, vectors, rule.vector_size);
+    const Scales scales = batch_scales(rule, batch);
+    valid &= scales.valid;
+    std::uint8_t* to = codes + first * rule.vector_size;
+    for (int j = 0; j < batch.vectors; ++j, to += rule.vector_size) {
+      const Floats divisor = splat(scales.divisor[j]);
+      for (int i = 0; i < rule.vector_size; i += kLanes)
+        write_codes(to + i, shifted_code(load<Floats>(batch.x[j] + i), divisor, qmin, qmax));
+    }
+    const Ints stored = cast<Ints>(scales.stored + kRounder) - kRounderBits;
+    for (int j = 0; j < batch.vectors; ++j)
+      if (rule.scale == ScaleKind::integer)
+        sigma[first + j] = static_cast<std::int16_t>(stored[j]);
+      else
+        steps[first + j] = scales.stored[j];
+  }
+  return valid;
+}
+
+bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, float* out, bool stream) {
+  const Floats divisor = splat(rule.divisor), multiplier = splat(rule.multiplier);
+  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  Ints all{};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Floats v = load<Floats>(x + i);
+    all = larger(all, cast<Ints>(v) & kAbsolute);
+    write(out + i, (shifted_code(v, divisor, qmin, qmax) - kRounder) * multiplier, stream);
+  }
+  if (i < count) {
+    const auto bytes = static_cast<std::size_t>(count - i) * sizeof(float);
+    Floats v{};
+    __builtin_memcpy(&v, x + i, bytes);
+    all = larger(all, cast<Ints>(v) & kAbsolute);
+    v = (shifted_code(v, divisor, qmin, qmax) - kRounder) * multiplier;
+    __builtin_memcpy(out + i, &v, bytes);
+  }
+  finish(stream);
+  return !any_not_finite(all);
+}
+
+bool code_elements(const ElementRule& rule, const float* x, std::int64_t count, std::uint8_t* codes) {
+  const Floats divisor = splat(rule.divisor), qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  Ints all{};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Floats v = load<Floats>(x + i);
+    all = larger(all, cast<Ints>(v) & kAbsolute);
+    write_codes(codes + i, shifted_code(v, divisor, qmin, qmax));
+  }
+  if (i < count) {
+    Floats v{};
+    std::uint8_t tail[kLanes];
+    __builtin_memcpy(&v, x + i, static_cast<std::size_t>(count - i) * sizeof(float));
+    all = larger(all, cast<Ints>(v) & kAbsolute);
+    write_codes(tail, shifted_code(v, divisor, qmin, qmax));
+    __builtin_memcpy(codes + i, tail, static_cast<std::size_t>(count - i));
+  }
+  return !any_not_finite(all);
+}
+
+inline Ints codes_at(const std::uint8_t* codes, bool is_signed) {
+  return is_signed ? __builtin_convertvector(load<SignedBytes>(codes), Ints)
+                   : __builtin_convertvector(load<Bytes>(codes), Ints);
+}
+
+void code_sums(const std::uint8_t* codes, bool is_signed, std::int64_t count, int elements, std::int32_t* sums) {
+  for (std::int64_t first = 0; first < count; first += kLanes) {
+    const int rest = count - first < kLanes ? static_cast<int>(count - first) : kLanes;
+    Ints each[kLanes];
+    for (int j = 0; j < kLanes; ++j) {
+      const std::uint8_t* from = codes + (first + (j < rest ? j : rest - 1)) * elements;
+      each[j] = Ints{};
+      for (int i = 0; i < elements; i += kLanes) each[j] += codes_at(from + i, is_signed);
+    }
+    const Ints total = reduce_each<Sum>(each);
+    __builtin_memcpy(sums + first, &total, static_cast<std::size_t>(rest) * sizeof(std::int32_t));
+  }
+}
+
+inline Floats floats_of(DType dtype, Halves halves) {
+  const Ints wide = __builtin_convertvector(halves, Ints);
+  if (dtype == DType::bfloat16) return cast<Floats>(wide << 16);
+  const Ints sign = (wide & 0x8000) << 16, rest = wide & 0x7fff;
+  const Ints finite = cast<Ints>(cast<Floats>(rest << 13) * 0x1p112f);
+  return cast<Floats>(sign | (rest >= 0x7c00 ? (rest << 13) | kInfinity : finite));
+}
+
+inline Halves halves_of(DType dtype, Floats floats) {
+  const Ints bits = cast<Ints>(floats);
+  if (dtype == DType::bfloat16) return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Halves);
+  const Ints rest = bits & kAbsolute;
+  const Ints subnormal = cast<Ints>(cast<Floats>(rest) + 0.5f) - 0x3f000000;
+  const Ints normal = ((rest + 0xfff + (rest >> 13 & 1)) >> 13) - (112 << 10);
+  const Ints special = rest > kInfinity ? splat(0x7e00) : splat(0x7c00);
+  const Ints half = rest >= 0x47800000 ? special : rest < 0x38800000 ? subnormal : normal;
+  return __builtin_convertvector(half | (bits >> 16 & 0x8000), Halves);
+}
+
+template <DType dtype>
+void widen(const std::uint16_t* x, std::int64_t count, float* out) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(out + i, floats_of(dtype, load<Halves>(x + i)));
+  if (i == count) return;
+  Halves tail{};
+  __builtin_memcpy(&tail, x + i, static_cast<std::size_t>(count - i) * sizeof(std::uint16_t));
+  const Floats floats = floats_of(dtype, tail);
+  __builtin_memcpy(out + i, &floats, static_cast<std::size_t>(count - i) * sizeof(float));
+}
+
+template <DType dtype>
+void narrow(const float* x, std::int64_t count, std::uint16_t* out) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(out + i, halves_of(dtype, load<Floats>(x + i)));
+  if (i == count) return;
+  Floats tail{};
+  __builtin_memcpy(&tail, x + i, static_cast<std::size_t>(count - i) * sizeof(float));
+  const Halves halves = halves_of(dtype, tail);
+  __builtin_memcpy(out + i, &halves, static_cast<std::size_t>(count - i) * sizeof(std::uint16_t));
+}
+
+void to_float(DType dtype, const void* x, std::int64_t count, float* out) {
+  if (dtype == DType::float32) __builtin_memcpy(out, x, static_cast<std::size_t>(count) * sizeof(float));
+  if (dtype == DType::bfloat16) widen<DType::bfloat16>(static_cast<const std::uint16_t*>(x), count, out);
+  if (dtype == DType::float16) widen<DType::float16>(static_cast<const std::uint16_t*>(x), count, out);
+}
+
+void from_float(DType dtype, const float* x, std::int64_t count, void* out) {
+  if (dtype == DType::float32) __builtin_memcpy(out, x, static_cast<std::size_t>(count) * sizeof(float));
+  if (dtype == DType::bfloat16) narrow<DType::bfloat16>(x, count, static_cast<std::uint16_t*>(out));
+  if (dtype == DType::float16) narrow<DType::float16>(x, count, static_cast<std::uint16_t*>(out));
+}
+
+constexpr QuantizeKernels table{extremes,     fake_elements, fake_vectors, code_elements,
+                                code_vectors, code_sums,     to_float,     from_float};
+
+}  // namespace quantization
+}  // namespace
+}  // namespace vsquant
