@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
     from vsquant.spec import LayerSpec
+    from vsquant.transform.integer import to_integer
     from vsquant.transform.recipe import Recipe, Rule
     from vsquant.workflows.ptq import Calibrators, quantize
     from vsquant.workflows.record import quantization_record, quantized_layers
@@ -28,6 +29,7 @@ _HOMES: Final = {
     "quantize": "vsquant.workflows.ptq",
     "quantized_layers": "vsquant.workflows.record",
     "save": "vsquant.export.checkpoint",
+    "to_integer": "vsquant.transform.integer",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "quantized_layers",
     "reference",
     "save",
+    "to_integer",
 ]
 
 

@@ -15,7 +15,7 @@ from vsquant.kernels.integer_layers import (
     matmul,
 )
 from vsquant.kernels.operators import Share, fake_quantize, quantize
-from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight
+from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight, unpacked_rows
 from vsquant.kernels.partial_sums import PartialSumOperand, partial_sums
 from vsquant.kernels.registry import Backend, Choice, backends, choose
 
@@ -47,6 +47,7 @@ __all__ = [
     "quantize",
     "quantize_map",
     "unpack_weight",
+    "unpacked_rows",
 ]
 
 native.load()

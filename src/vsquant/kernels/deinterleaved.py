@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
-from vsquant.packing import PANEL_CHANNELS
+from vsquant.packing import BLOCK_ELEMENTS, PANEL_CHANNELS
 from vsquant.spec.formats import IntegerFormat
 
-NIBBLE_BITS = 4
-_NIBBLE_OFFSET = 8
+NIBBLE_BITS: Final = 4
+_NIBBLE_OFFSET: Final = 8
 
 
 def deinterleave_codes(packed: Tensor, fmt: IntegerFormat, outputs: int, groups: int) -> Tensor:
@@ -28,6 +30,29 @@ def deinterleave_scales(packed: Tensor, fmt: IntegerFormat, outputs: int, groups
     if fmt.scale_storage_bits <= NIBBLE_BITS:
         packed = torch.cat((packed & 15, packed >> NIBBLE_BITS), dim=2)
     return _channels(packed.transpose(1, 2), outputs, groups).to(torch.int16) + fmt.scale_min
+
+
+def deinterleave_code_rows(packed: Tensor, fmt: IntegerFormat, rows: Tensor) -> Tensor:
+    """Codes int8 (n, blocks * 16) of the channels ``rows`` (n,) of an ungrouped weight."""
+    count, blocks, _ = packed.shape
+    panel, channel = rows // PANEL_CHANNELS, rows % PANEL_CHANNELS
+    if fmt.bits > NIBBLE_BITS:
+        words = packed.view(count, blocks, 4, PANEL_CHANNELS, 4).permute(0, 3, 1, 2, 4)[panel, channel]
+        return words.reshape(len(rows), blocks * BLOCK_ELEMENTS)
+    words = packed.view(count, blocks, 2, PANEL_CHANNELS, 4).permute(0, 3, 1, 2, 4)[panel, channel]
+    halves = torch.stack((words & 15, words >> NIBBLE_BITS), dim=3).to(torch.int8) - _NIBBLE_OFFSET
+    return halves.view(len(rows), blocks * BLOCK_ELEMENTS)
+
+
+def deinterleave_scale_rows(packed: Tensor, fmt: IntegerFormat, rows: Tensor) -> Tensor:
+    """Vector scales int16 (n, vectors) of the channels ``rows`` (n,) of an ungrouped weight."""
+    panel, channel = rows // PANEL_CHANNELS, rows % PANEL_CHANNELS
+    entries = packed.transpose(1, 2)
+    if fmt.scale_storage_bits > NIBBLE_BITS:
+        return entries[panel, channel].to(torch.int16) + fmt.scale_min
+    half = PANEL_CHANNELS // 2
+    shift = (channel // half * NIBBLE_BITS).to(torch.uint8).unsqueeze(1)
+    return ((entries[panel, channel % half] >> shift) & 15).to(torch.int16) + fmt.scale_min
 
 
 def _channels(panels: Tensor, outputs: int, groups: int) -> Tensor:

@@ -111,7 +111,9 @@ def linear_codes(
         formats,
     )
     epilogue = Epilogue(bias=bias, residual=residual, function=function)
-    return epilogue.scaled(sums.view(*codes.shape[:2], -1), coarse_scale.unsqueeze(-1), weight_coarse, formats)
+    return epilogue.scaled(
+        sums.view(*codes.shape[:2], out_features), coarse_scale.unsqueeze(-1), weight_coarse, formats
+    )
 
 
 def linear_requantize(

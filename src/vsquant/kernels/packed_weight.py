@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from vsquant.errors import ShapeError
-from vsquant.kernels.deinterleaved import deinterleave_codes, deinterleave_scales
+from vsquant.kernels.deinterleaved import (
+    deinterleave_code_rows,
+    deinterleave_codes,
+    deinterleave_scale_rows,
+    deinterleave_scales,
+)
+from vsquant.kernels.eager import QuantizedTensor, dequantize
 from vsquant.packing import interleave, weight_sums, why_not_interleaved
 from vsquant.spec.formats import IntegerFormat, padded_length
 
@@ -112,3 +118,17 @@ def weight_rows(
     if not fmt.has_vectors:
         return rows, None
     return rows, deinterleave_scales(scale, fmt, outputs, groups).view(outputs, positions, -1)
+
+
+def unpacked_rows(weight: PackedWeight, indices: Tensor) -> Tensor:
+    """Float32 values (n, C) of the rows ``indices`` (n,) of a weight (K, C); only these rows are unpacked."""
+    fmt, channels = weight.format, weight.shape[1]
+    # Checks the indices too: what fills the last panel is no row.
+    coarse = weight.coarse.index_select(0, indices).unsqueeze(1) if fmt.has_coarse_scale else None
+    if weight.codes.dim() == 4:
+        plain, scale = (t.index_select(0, indices) for t in (weight.codes, weight.scale))
+        return dequantize(QuantizedTensor(plain, scale, coarse), channels)[:, 0]
+    codes = deinterleave_code_rows(weight.codes, fmt, indices)
+    sigma = deinterleave_scale_rows(weight.scale, fmt, indices).unsqueeze(1) if fmt.has_vectors else None
+    vectors = codes.view(len(codes), 1, -1, fmt.vector_size or codes.shape[1])
+    return dequantize(QuantizedTensor(vectors, sigma, coarse), channels)[:, 0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vsquant.errors import VsquantError
-from vsquant.nn import QuantLayer
+from vsquant.nn import IntegerLayer, QuantLayer
 from vsquant.results.layers import LayerReport
 
 _ATTRIBUTE = "vsquant_record"
@@ -48,11 +48,11 @@ def quantization_record(model: nn.Module) -> QuantizationRecord:
     return record
 
 
-def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
-    """Every quantized layer with weights once, as (name, layer), in the model's order.
+def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer | IntegerLayer]]:
+    """Every quantized layer with weights once, simulated or integer, as (name, layer), in the model's order.
 
     A layer has ``spec``, ``weight_codes``, ``weight_vector_scale`` and ``weight_coarse_scale`` (see `QuantizedWeight`).
     """
     for name, module in model.named_modules():
-        if isinstance(module, QuantLayer):
+        if isinstance(module, (QuantLayer, IntegerLayer)):
             yield name, module

@@ -1,0 +1,152 @@
+"""Convolutions on integers, of one and of two spatial dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vsquant import kernels
+from vsquant.errors import ShapeError, SpecError
+from vsquant.nn.conv import QuantConv1d, QuantConv2d
+from vsquant.nn.geometry import ConvGeometry
+from vsquant.nn.integer_layer import IntegerActivation, IntegerLayer
+from vsquant.nn.weights import QuantizedWeight
+from vsquant.spec.formats import IntegerFormat
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+
+class IntegerConv2d(IntegerLayer):
+    """A convolution over (N, C, H, W) or, with one spatial dimension, (N, C, L).
+
+    Kernels walk channels-last memory; outputs are views of it in the layout of PyTorch.
+    """
+
+    operations = ("conv2d", "conv2d_codes", "conv2d_requantize")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        bias: Tensor | None,
+        activation_range: Tensor | None,
+        geometry: ConvGeometry,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if spec.gamma == "token":
+            raise SpecError(f"layer {name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
+        super().__init__(
+            name=name,
+            spec=spec,
+            scale_mode=scale_mode,
+            weight=weight,
+            weight_shape=weight_shape,
+            bias=bias,
+            activation_range=activation_range,
+            dtype=dtype,
+            groups=geometry.groups,
+        )
+        self.geometry = geometry
+        self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
+        # What models ask of a convolution of theirs; some pad by it in their own forward.
+        self.kernel_size, self.stride = geometry.kernel, geometry.stride
+        self.dilation, self.groups, self.padding_mode = geometry.dilation, geometry.groups, geometry.padding_mode
+
+    @classmethod
+    def of(cls, layer: QuantConv1d | QuantConv2d) -> IntegerConv2d:
+        """The integer twin of a simulated layer."""
+        return cls(
+            name=layer.name,
+            spec=layer.spec,
+            scale_mode=layer.scale_mode,
+            weight=layer.quantized_weight,
+            weight_shape=layer.weight_shape,
+            bias=layer.bias,
+            activation_range=layer.activation_range,
+            geometry=layer.geometry,
+            dtype=layer.output_dtype,
+        )
+
+    @property
+    def spatial(self) -> int:
+        """Spatial dimensions, 1 or 2."""
+        return len(self.geometry.kernel)
+
+    def forward(self, x: Tensor | IntegerActivation, residual: Tensor | None = None) -> Tensor | IntegerActivation:
+        """``x`` (N, C, *spatial), or its codes, to (N, K, *spatial'); ``residual`` of that shape is added after the
+        bias. A missing sample dimension is allowed, as in PyTorch.
+        """
+        if isinstance(x, Tensor):
+            if x.dim() == self.spatial + 1 and self.output_format is None and residual is None:
+                y = self.forward(x.unsqueeze(0))
+                assert isinstance(y, Tensor)
+                return y.squeeze(0)
+            self._check_input(x)
+            maps = self._channels_last(self._padded(x))
+            walk = self._walk(x.shape[2:], padded=self.geometry.padding_mode != "zeros")
+            if self.output_format is None:
+                return self._as_images(self._outputs(self._as_computed(maps), self._residual(residual), walk))
+            quantized = self._quantize_map(maps.to(torch.float32))
+        else:
+            walk = self._walk(x.codes.shape[1:-2][-self.spatial :], padded=False)
+            quantized = kernels.QuantizedTensor(x.codes, x.vector_scale, x.coarse_scale)
+            if self.output_format is None:
+                return self._as_images(self._outputs_of_codes(quantized, self._residual(residual), walk))
+        (codes, scale, coarse), values = self._codes(quantized, self._residual(residual), walk)
+        return IntegerActivation(codes, scale, coarse, None if values is None else self._as_images(values))
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != self.spatial + 2:
+            raise ShapeError(
+                f"input of layer {self.name!r} must have {self.spatial + 2} dimensions (N, C, {self.spatial} spatial), "
+                f"not {x.dim()}"
+            )
+        self._check_channels(x.shape[1], self.in_channels)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """``x`` padded by copies of its values; zeros are the kernel's to add."""
+        return x if self.geometry.padding_mode == "zeros" else self.geometry.pad(x)
+
+    def _walk(self, size: torch.Size, *, padded: bool) -> kernels.Walk:
+        """The walk over an input of spatial ``size``, one dimension as the columns of a single row."""
+        geometry = self.geometry
+        pairs = [(0, 0)] * self.spatial if padded else geometry.padding_for(size)
+        rows = pairs[0] if self.spatial == 2 else (0, 0)
+        return kernels.Walk(
+            kernel=_two(geometry.kernel),
+            stride=_two(geometry.stride),
+            dilation=_two(geometry.dilation),
+            padding=(*rows, *pairs[-1]),
+            groups=geometry.groups,
+        )
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) as (N, H, W, C)."""
+        maps = x.movedim(1, -1)
+        return (maps if self.spatial == 2 else maps.unsqueeze(1)).contiguous()
+
+    def _as_images(self, maps: Tensor) -> Tensor:
+        """(N, H', W', K) as (N, K, *spatial')."""
+        return (maps if self.spatial == 2 else maps.squeeze(1)).movedim(-1, 1)
+
+    def _residual(self, residual: Tensor | None) -> Tensor | None:
+        return None if residual is None else self._channels_last(residual)
+
+    def _quantize_map(self, maps: Tensor) -> kernels.QuantizedTensor:
+        """Codes (N, H, W, groups * vectors, V) of float32 ``maps`` (N, H, W, C)."""
+        assert isinstance(self.spec.activation, IntegerFormat)
+        parts = self.geometry.groups if self.spec.activation.has_vectors else 1
+        samples, height, width, channels = maps.shape
+        codes, scale, coarse = self._quantize(maps.view(samples, height * width * parts, channels // parts))
+        lead = (samples, height, width, parts * codes.shape[2])
+        return kernels.QuantizedTensor(
+            codes.view(*lead, codes.shape[3]), None if scale is None else scale.view(lead), coarse
+        )
+
+
+def _two(values: tuple[int, ...]) -> tuple[int, int]:
+    """One or two spatial values as two."""
+    return (values[0], values[1]) if len(values) == 2 else (1, values[0])

@@ -1,0 +1,268 @@
+"""What all integer layers have in common: packed weights, the backend that runs them, and codes between layers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from vsquant import kernels
+from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
+from vsquant.kernels import native
+from vsquant.nn.layer import Float32Module, needs_range, share_of
+from vsquant.nn.weights import QuantizedWeight
+from vsquant.reference.integer_linear import activation_scale_mode
+from vsquant.spec.formats import FloatFormat, IntegerFormat
+from vsquant.spec.layer import LayerSpec, ScaleMode
+
+
+class IntegerActivation(NamedTuple):
+    """What an integer layer gives to the next one instead of floats.
+
+    ``codes`` are (*lead, vectors, V), ``lead`` the dimensions of the outputs without their channels (channels last);
+    ``vector_scale`` (*lead, vectors) and ``coarse_scale`` (samples, 1) may be None, as the format says. ``values`` are
+    the float outputs, laid out as a float layer's, where something else needs them.
+    """
+
+    codes: Tensor
+    vector_scale: Tensor | None
+    coarse_scale: Tensor | None
+    values: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFormat:
+    """What the codes of a layer's outputs are: those that the next layer would make of them, and whether the floats are
+    kept beside them.
+    """
+
+    format: IntegerFormat
+    scale_mode: ScaleMode
+    keep_float: bool
+
+
+class IntegerLayer(Float32Module):
+    """A layer that computes on integers: eqs. (7)-(8) on packed weights.
+
+    Invariants: the packed weight is the only one, and is in the state (``state_dict``); ``weight_codes``,
+    ``weight_vector_scale``, ``weight_coarse_scale`` and ``weight`` are made from it on every access. Outputs have
+    ``output_dtype``, as the simulated layer's. ``function`` is applied to outputs after bias and residual;
+    ``output_format`` makes them codes (static gamma ``output_range``), and is None where outputs are floats.
+    """
+
+    operations: ClassVar[tuple[str, ...]] = ()
+    """What the layer calls of `vsquant.kernels.schemas`."""
+
+    packed_codes: Tensor
+    packed_vector_scale: Tensor
+    packed_sums: Tensor
+    packed_coarse_scale: Tensor
+    activation_range: Tensor | None
+    output_range: Tensor | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spec: LayerSpec,
+        scale_mode: ScaleMode,
+        weight: QuantizedWeight,
+        weight_shape: torch.Size,
+        bias: Tensor | None,
+        activation_range: Tensor | None,
+        dtype: torch.dtype,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.spec = spec
+        self.scale_mode: ScaleMode = scale_mode
+        self.weight_shape = weight_shape
+        self.output_dtype = dtype
+        self.function: kernels.Function = "none"
+        self.output_format: OutputFormat | None = None
+        packed = _packed(weight, spec, weight_shape, groups, name)
+        self.weight_format, self.weight_groups = packed.format, groups
+        self.register_buffer("packed_codes", packed.codes)
+        self.register_buffer("packed_vector_scale", packed.scale)
+        self.register_buffer("packed_sums", packed.sums)
+        self.register_buffer("packed_coarse_scale", packed.coarse)
+        self.register_buffer("activation_range", activation_range)
+        self.register_buffer("output_range", None)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32).clone(), requires_grad=False)
+        self._backends = {
+            operation: kernels.choose_for(packed, spec, operation).backend for operation in self.operations
+        }
+        if needs_range(spec) and activation_range is None and self.operations:
+            raise CalibrationError(f"layer {name!r} has a static activation scale ({spec}), so it must have a range")
+
+    @abstractmethod
+    def forward(self, x: Any) -> Any:
+        """The layer's output for ``x``."""
+
+    def chain(self, output: OutputFormat | None, range_: Tensor | None, function: kernels.Function) -> None:
+        """Give codes instead of floats (where ``output`` is not None), with ``function`` applied before."""
+        self.function, self.output_format, self.output_range = function, output, range_
+
+    @property
+    def packed_weight(self) -> kernels.PackedWeight:
+        """The weight as kernels read it."""
+        return kernels.PackedWeight(
+            codes=self.packed_codes,
+            scale=self.packed_vector_scale,
+            sums=self.packed_sums,
+            coarse=self.packed_coarse_scale,
+            format=self.weight_format,
+            shape=self.weight_shape,
+            groups=self.weight_groups,
+        )
+
+    @property
+    def quantized_weight(self) -> QuantizedWeight:
+        """The weight as codes and scales, unpacked."""
+        codes, vector_scale, coarse_scale = kernels.unpack_weight(self.packed_weight)
+        return QuantizedWeight(codes=codes, vector_scale=vector_scale, coarse_scale=coarse_scale)
+
+    @property
+    def weight_codes(self) -> Tensor | None:
+        """Codes as of `QuantizedWeight`, unpacked."""
+        return self.quantized_weight.codes
+
+    @property
+    def weight_vector_scale(self) -> Tensor | None:
+        """Vector scales as of `QuantizedWeight`, unpacked."""
+        return self.quantized_weight.vector_scale
+
+    @property
+    def weight_coarse_scale(self) -> Tensor | None:
+        """Coarse scales as of `QuantizedWeight`."""
+        return self.quantized_weight.coarse_scale
+
+    @property
+    def weight(self) -> Tensor:
+        """The float32 value of the weight (eq. 6), made anew: some models ask layers for its dtype."""
+        return self.quantized_weight.dequantize(self.weight_shape)
+
+    @property
+    def choices(self) -> Mapping[str, kernels.Choice]:
+        """For every operation of the layer the backend that runs it, and why another does not."""
+        return {
+            operation: kernels.choose_for(self.packed_weight, self.spec, operation) for operation in self.operations
+        }
+
+    def extra_repr(self) -> str:
+        """The spec and what the layer is fused with, for ``print(model)``."""
+        parts = [str(self.spec), f"weight={tuple(self.weight_shape)}"]
+        if self.function != "none":
+            parts.append(self.function)
+        if self.output_format is not None:
+            parts.append("codes out, floats kept" if self.output_format.keep_float else "codes out")
+        return ", ".join(parts)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerLayer:
+        """What the layer holds keeps its dtype; what it gives follows the model."""
+        self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
+        super()._apply(fn, recurse)
+        return self
+
+    def _epilogue(self, residual: Tensor | None) -> kernels.Epilogue:
+        return kernels.Epilogue(bias=self.bias, residual=residual, function=self.function)
+
+    def _as_computed(self, x: Tensor) -> Tensor:
+        """``x`` in the dtype from which outputs are rounded once to ``output_dtype``."""
+        return x if x.dtype == self.output_dtype else x.to(torch.float32)
+
+    def _outputs(self, x: Tensor, residual: Tensor | None, walk: kernels.Walk | None) -> Tensor:
+        """Floats to floats; ``x`` (samples, rows, C) or (N, H, W, C)."""
+        try:
+            y = kernels.layer_outputs(
+                x.contiguous(),
+                self.packed_weight,
+                self.spec,
+                activation_range=self.activation_range,
+                scale_mode=activation_scale_mode(self.scale_mode),
+                epilogue=self._epilogue(residual),
+                walk=walk,
+                backend=self._backends[self.operations[0]],
+            )
+        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
+            raise_named(error, f"input of layer {self.name!r}")
+        return y.to(self.output_dtype)
+
+    def _outputs_of_codes(
+        self, x: kernels.QuantizedTensor, residual: Tensor | None, walk: kernels.Walk | None
+    ) -> Tensor:
+        y = kernels.layer_outputs_of_codes(
+            x,
+            self.packed_weight,
+            self.spec,
+            epilogue=self._epilogue(residual),
+            walk=walk,
+            backend=self._backends[self.operations[1]],
+        )
+        return y.to(self.output_dtype)
+
+    def _codes(
+        self, x: kernels.QuantizedTensor, residual: Tensor | None, walk: kernels.Walk | None
+    ) -> tuple[kernels.QuantizedTensor, Tensor | None]:
+        assert self.output_format is not None and self.output_range is not None
+        target = kernels.Target(
+            format=self.output_format.format, range=self.output_range, scale_mode=self.output_format.scale_mode
+        )
+        try:
+            return kernels.layer_codes(
+                x,
+                self.packed_weight,
+                self.spec,
+                target,
+                epilogue=self._epilogue(residual),
+                walk=walk,
+                backend=self._backends[self.operations[2]],
+                keep_float=self.output_format.keep_float,
+            )
+        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
+            raise_named(error, f"output of layer {self.name!r}")
+
+    def _quantize(self, rows: Tensor) -> kernels.QuantizedTensor:
+        """Eqs. (1)-(5) on float32 ``rows`` (samples, rows, length)."""
+        assert isinstance(self.spec.activation, IntegerFormat)
+        try:
+            return kernels.quantize(
+                rows,
+                self.spec.activation,
+                share=share_of(self.spec),
+                coarse_range=self.activation_range,
+                scale_mode=activation_scale_mode(self.scale_mode),
+            )
+        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
+            raise_named(error, f"input of layer {self.name!r}")
+
+    def _check_channels(self, given: int, expected: int) -> None:
+        if given != expected:
+            raise ShapeError(f"input of layer {self.name!r} must have {expected} channels, not {given}")
+
+
+def raise_named(error: Exception, what: str) -> NoReturn:
+    """Raise ``error`` again as what it is in vsquant, saying of which tensor it speaks."""
+    meant = native.translated(error)
+    if isinstance(meant, (NonFiniteError, ScaleRangeError, ShapeError)):
+        raise type(meant)(f"{what}: {meant}") from error
+    raise meant
+
+
+def _packed(
+    weight: QuantizedWeight, spec: LayerSpec, shape: torch.Size, groups: int, name: str
+) -> kernels.PackedWeight:
+    if isinstance(spec.weight, FloatFormat) or weight.codes is None:
+        raise SpecError(
+            f"layer {name!r} must have an integer format to run on integers, not the comparison format {spec}, which "
+            "is simulated only"
+        )
+    return kernels.pack_weight(
+        weight.codes, weight.vector_scale, weight.coarse_scale, spec.weight, tuple(shape), groups=groups
+    )
