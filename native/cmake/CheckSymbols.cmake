@@ -1,0 +1,17 @@
+# A test: the objects of core/isa/ define no symbol that the linker may merge with that of another file. It could keep the
+# copy that an instruction set's flags made, and every processor would run that one.
+execute_process(COMMAND ${NM} -A ${ARCHIVE} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REPLACE "\n" ";" symbols "${symbols}")
+set(checked 0)
+foreach(symbol IN LISTS symbols)
+  if(NOT symbol MATCHES ":(${ISAS})\\.cpp\\.o:")
+    continue()
+  endif()
+  math(EXPR checked "${checked} + 1")
+  if(symbol MATCHES " [VWu] [^ ]+$")
+    message(SEND_ERROR "instruction sets must share no inline function or template: ${symbol}")
+  endif()
+endforeach()
+if(NOT checked)
+  message(SEND_ERROR "${ARCHIVE} must hold objects of ${ISAS}")
+endif()
