@@ -1,6 +1,7 @@
 #include "core/linear.hpp"
 
 #include <cmath>
+#include <cstring>
 
 namespace vsquant {
 namespace {
@@ -35,6 +36,22 @@ Fault run(const ThreadPool& pool, const Multiplication& m, const LinearLayer& la
 }
 
 }  // namespace
+
+void pad_positions(PackedWeight* weight, std::int64_t panels, std::int64_t positions,
+                   std::int64_t blocks_per_position) {
+  if (weight->blocks == positions * blocks_per_position) return;
+  static thread_local Scratch scratch;
+  const bool nibbles = weight->code_layout == CodeLayout::nibbles;
+  const std::int64_t block = nibbles ? kBlockCodes / 2 : kBlockCodes;
+  const std::int64_t given = weight->blocks / positions * block, wanted = blocks_per_position * block;
+  auto* padded = scratch.get<std::uint8_t>(panels * positions * wanted);
+  for (std::int64_t p = 0; p < panels * positions; ++p) {
+    std::memcpy(padded + p * wanted, weight->codes + p * given, given);
+    std::memset(padded + p * wanted + given, nibbles ? 0x88 : 0, wanted - given);
+  }
+  weight->codes = padded;
+  weight->blocks = positions * blocks_per_position;
+}
 
 Multiplication multiplication_of(const Kernels& kernels, const LinearLayer& layer, std::int64_t rows, int positions,
                                  std::int64_t blocks_per_position) {

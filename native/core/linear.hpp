@@ -10,7 +10,12 @@ struct LinearLayer {
   Format activation_format;
   int product_bits = 0;  // 0: eq. (8) does not round
   PackedWeight weight;
+  int vector_elements() const { return weight.blocks_per_vector * kBlockElements; }  // V, or a block without vectors
 };
+
+// Makes every kernel position of a weight without vectors `blocks_per_position` long, where vectors of activations are
+// longer than blocks: zeros, in memory that the calling thread keeps until its next call.
+void pad_positions(PackedWeight*, std::int64_t panels, std::int64_t positions, std::int64_t blocks_per_position);
 
 // Where a layer's activations come from: floats to be quantized, or codes.
 struct FloatInput {

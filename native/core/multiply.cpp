@@ -145,12 +145,12 @@ class Settler {
   }
 
   const float* residual(std::int64_t at) {
-    if (out_.dtype == DType::float32 && width_ == settling_.count) return static_cast<const float*>(out_.residual) + at;
-    const auto* bytes = static_cast<const std::uint8_t*>(out_.residual) + at * kDTypeBytes[static_cast<int>(out_.dtype)];
-    if (out_.dtype == DType::float32)
+    if (out_.residual_dtype == DType::float32 && width_ == settling_.count) return static_cast<const float*>(out_.residual) + at;
+    const auto* bytes = static_cast<const std::uint8_t*>(out_.residual) + at * kDTypeBytes[static_cast<int>(out_.residual_dtype)];
+    if (out_.residual_dtype == DType::float32)
       std::memcpy(residual_, bytes, width_ * sizeof(float));
     else
-      m_.kernels->quantize.to_float(out_.dtype, bytes, width_, residual_);
+      m_.kernels->quantize.to_float(out_.residual_dtype, bytes, width_, residual_);
     return residual_;
   }
 

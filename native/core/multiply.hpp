@@ -23,7 +23,8 @@ struct Outputs {
   std::int64_t rows_per_coarse;
   const float* weight_coarse;          // [channels]
   const float* bias = nullptr;         // [channels]
-  const void* residual = nullptr;      // [rows][stride], in `dtype`
+  const void* residual = nullptr;      // [rows][stride]
+  DType residual_dtype = DType::float32;
   Function function = Function::none;
   DType dtype = DType::float32;
   std::int64_t stride = 0;             // elements between rows of y and of the residual

@@ -69,14 +69,14 @@ void require_dtype(const Tensor& tensor, const char* name, ScalarType dtype) {
     fail(Error::shape, std::string(name) + " must be " + dtype_name(dtype) + ", not " + dtype_name(tensor.scalar_type()));
 }
 
-void require_shape(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> shape) {
+void require_shape(const Tensor& tensor, const char* name, const std::int64_t* wanted, std::size_t dims) {
   const auto sizes = tensor.sizes();
-  const bool equal = sizes.size() == shape.size() &&
-                     std::equal(shape.begin(), shape.end(), sizes.begin(),
-                                [](std::int64_t wanted, std::int64_t given) { return wanted < 0 || wanted == given; });
+  const bool equal = sizes.size() == dims &&
+                     std::equal(wanted, wanted + dims, sizes.begin(),
+                                [](std::int64_t size, std::int64_t given) { return size < 0 || size == given; });
   if (!equal)
-    fail(Error::shape, std::string(name) + " must have the shape " + shape_text(shape.begin(), shape.size()) +
-                           ", not " + shape_text(tensor));
+    fail(Error::shape,
+         std::string(name) + " must have the shape " + shape_text(wanted, dims) + ", not " + shape_text(tensor));
 }
 
 void require_contiguous(const Tensor& tensor, const char* name) {
@@ -128,18 +128,18 @@ const void* float_elements(const Tensor& tensor, const char* name) {
 
 Tensor contiguous(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
-Tensor empty(std::initializer_list<std::int64_t> shape, ScalarType dtype) {
+Tensor empty(const std::int64_t* sizes, std::size_t dims, ScalarType dtype) {
   constexpr std::size_t kMaxDims = 8;
   std::array<std::int64_t, kMaxDims> strides{};
-  if (shape.size() > kMaxDims) throw std::logic_error("a result has at most 8 dimensions");
+  if (dims > kMaxDims) throw std::logic_error("a result has at most 8 dimensions");
   std::int64_t stride = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
+  for (std::size_t i = dims; i-- > 0;) {
     strides[i] = stride;
-    stride *= std::max<std::int64_t>(shape.begin()[i], 1);
+    stride *= std::max<std::int64_t>(sizes[i], 1);
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<std::int64_t>(shape.size()), shape.begin(), strides.data(),
+      static_cast<std::int64_t>(dims), sizes, strides.data(),
       torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(dtype)), aoti_torch_device_type_cpu(), 0,
       &handle));
   return Tensor(handle);

@@ -24,7 +24,10 @@ enum class Error { spec, shape, non_finite, scale_range, backend };
 
 // Each check raises a ShapeError that names the argument. In a shape, -1 stands for any size.
 void require_dtype(const Tensor& tensor, const char* name, ScalarType dtype);
-void require_shape(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> shape);
+void require_shape(const Tensor& tensor, const char* name, const std::int64_t* sizes, std::size_t dims);
+inline void require_shape(const Tensor& tensor, const char* name, std::initializer_list<std::int64_t> shape) {
+  require_shape(tensor, name, shape.begin(), shape.size());
+}
 void require_contiguous(const Tensor& tensor, const char* name);
 std::string shape_text(const Tensor& tensor);
 
@@ -46,7 +49,10 @@ const void* float_elements(const Tensor& tensor, const char* name);
 // The same tensor, or a contiguous copy.
 Tensor contiguous(const Tensor& tensor);
 // A contiguous CPU tensor, its elements not set.
-Tensor empty(std::initializer_list<std::int64_t> shape, ScalarType dtype);
+Tensor empty(const std::int64_t* sizes, std::size_t dims, ScalarType dtype);
+inline Tensor empty(std::initializer_list<std::int64_t> shape, ScalarType dtype) {
+  return empty(shape.begin(), shape.size(), dtype);
+}
 // Stands for "none" in a result: shape (0,).
 inline Tensor none(ScalarType dtype = ScalarType::Float) { return empty({0}, dtype); }
 

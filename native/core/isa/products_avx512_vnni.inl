@@ -40,6 +40,13 @@ inline Block biased_block(const std::uint8_t* at) {
            _mm512_and_si512(second, low_bits), _mm512_and_si512(_mm512_srli_epi16(second, 4), low_bits)}};
 }
 
+// q * sigma in every byte; `pair` holds sigma in both halves of its lanes.
+inline __m512i folded_codes(__m512i q, __m512i pair) {
+  const __m512i even = _mm512_mullo_epi16(q, pair);  // the low byte of a product needs only low bytes
+  const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(q, 8), pair);
+  return _mm512_or_si512(_mm512_and_si512(even, _mm512_set1_epi16(255)), _mm512_slli_epi16(odd, 8));
+}
+
 template <ScaleLayout Layout>
 void unpack_nibbles(const PackedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
                     Unpacked form, std::int8_t* out) {
@@ -51,10 +58,15 @@ void unpack_nibbles(const PackedWeight& weight, std::int64_t panel, std::int64_t
       for (int g = 0; g < 4; ++g) _mm512_storeu_si512(out + g * 64, _mm512_sub_epi8(biased.group[g], eight));
       continue;
     }
-    // (q + 8) * sigma <= 15 * 17 = 255 stays in its byte, so one 16-bit multiply does two codes.
     const std::int64_t vector = panel * weight.vectors() + (first + block) / weight.blocks_per_vector;
     const __m512i scale = load_scales<Layout>(weight.scales, vector, offset);
     const __m512i pair = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
+    if constexpr (Layout != ScaleLayout::nibbles) {
+      for (int g = 0; g < 4; ++g)
+        _mm512_storeu_si512(out + g * 64, folded_codes(_mm512_sub_epi8(biased.group[g], eight), pair));
+      continue;
+    }
+    // (q + 8) * sigma <= 15 * 16 stays in its byte, so one 16-bit multiply does two codes.
     const __m512i excess = _mm512_slli_epi16(_mm512_or_si512(pair, _mm512_slli_epi16(pair, 8)), 3);
     for (int g = 0; g < 4; ++g)
       _mm512_storeu_si512(out + g * 64, _mm512_sub_epi8(_mm512_mullo_epi16(biased.group[g], pair), excess));
@@ -64,7 +76,7 @@ void unpack_nibbles(const PackedWeight& weight, std::int64_t panel, std::int64_t
 template <ScaleLayout Layout>
 void unpack_bytes(const PackedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
                   Unpacked form, std::int8_t* out) {
-  const __m512i offset = _mm512_set1_epi32(weight.scale_offset), low_byte = _mm512_set1_epi16(255);
+  const __m512i offset = _mm512_set1_epi32(weight.scale_offset);
   const std::uint8_t* codes = weight.codes + (panel * weight.blocks + first) * kBlockCodes;
   for (std::int64_t block = 0; block < count; ++block, codes += kBlockCodes, out += kBlockCodes) {
     const std::int64_t vector = panel * weight.vectors() + (first + block) / weight.blocks_per_vector;
@@ -72,11 +84,7 @@ void unpack_bytes(const PackedWeight& weight, std::int64_t panel, std::int64_t f
     const __m512i pair = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
     for (int g = 0; g < 4; ++g) {
       __m512i q = load(codes + g * 64);
-      if (form == Unpacked::folded && Layout != ScaleLayout::none) {
-        const __m512i even = _mm512_mullo_epi16(q, pair);  // the low byte of a product needs only low bytes
-        const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(q, 8), pair);
-        q = _mm512_or_si512(_mm512_and_si512(even, low_byte), _mm512_slli_epi16(odd, 8));
-      }
+      if (form == Unpacked::folded && Layout != ScaleLayout::none) q = folded_codes(q, pair);
       _mm512_storeu_si512(out + g * 64, q);
     }
   }

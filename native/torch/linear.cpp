@@ -1,0 +1,126 @@
+// vsquant::linear, linear_codes and linear_requantize on the CPU.
+#include "core/linear.hpp"
+
+#include <algorithm>
+
+#include "core/dispatch.hpp"
+#include "torch/layers.hpp"
+#include "torch/threads.hpp"
+
+namespace vsquant::binding {
+namespace {
+
+Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
+                 const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
+  const Tensor& x = arguments.x;
+  require_shape(x, "x", {-1, -1, -1});
+  const LinearLayer layer = layer_of(tensors, formats, {outputs, x.size(2), x.size(2)});
+  const ActivationShape rows{x.size(0), x.size(1), x.size(2), 1, layer.vector_elements()};
+  const FloatInput input = float_input(arguments, layer.activation_format);
+  Results results(epilogue, tensors.coarse, {rows.samples, rows.rows, outputs});
+  Tensor y = results.y(out, input.dtype);
+  const Fault fault = linear(torch_threads(), kernels(), layer, rows, input, results.outputs);
+  require_none(fault, input.how.quantizer, input.how.share,
+               {input.data, input.dtype, rows.samples, rows.rows, rows.length}, {input.how.range, input.how.range ? 1 : 0});
+  return y;
+}
+
+// A layer whose activations come as codes, ready to run into outputs.
+struct CodeLayer {
+  Tensor codes;
+  ActivationShape rows;
+  LinearLayer layer;
+  CodeInput input;
+
+  CodeLayer(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
+            std::int64_t outputs)
+      : codes(arguments.codes) {
+    require_shape(codes, "codes", {-1, -1, -1, -1});
+    const Format format = activation_format(formats.activation);
+    const std::int64_t channels = channels_of_codes(codes, format, 1);
+    layer = layer_of(tensors, formats, {outputs, channels, channels - std::max(format.vector_size, 1) + 1});
+    rows = {codes.size(0), codes.size(1), channels, 1, layer.vector_elements()};
+    input = code_input(arguments, format, rows.samples, rows.rows);
+  }
+  Fault run(const Outputs& outputs) const { return linear(torch_threads(), kernels(), layer, rows, input, outputs); }
+};
+
+Tensor linear_op(const Tensor& x, const std::optional<Tensor>& activation_range, const Tensor& weight_codes,
+                 const Tensor& weight_scale, const Tensor& weight_sums, const Tensor& weight_coarse,
+                 const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, std::int64_t out_features,
+                 const std::string& weight_format, const std::string& activation_format, const std::string& share,
+                 const std::string& scale_mode, std::int64_t product_bits, const std::string& function) {
+  return of_floats({contiguous(x), activation_range, share, scale_mode},
+                   {weight_codes, weight_scale, weight_sums, weight_coarse},
+                   {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+                   std::nullopt);
+}
+
+Tensor linear_out(const Tensor& x, const std::optional<Tensor>& activation_range, const Tensor& weight_codes,
+                  const Tensor& weight_scale, const Tensor& weight_sums, const Tensor& weight_coarse,
+                  const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, std::int64_t out_features,
+                  const std::string& weight_format, const std::string& activation_format, const std::string& share,
+                  const std::string& scale_mode, std::int64_t product_bits, const std::string& function,
+                  const Tensor& out) {
+  return of_floats({contiguous(x), activation_range, share, scale_mode},
+                   {weight_codes, weight_scale, weight_sums, weight_coarse},
+                   {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features, out);
+}
+
+Tensor of_codes(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
+                const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
+  const CodeLayer layer(arguments, tensors, formats, outputs);
+  Results results(epilogue, tensors.coarse, {layer.rows.samples, layer.rows.rows, outputs});
+  Tensor y = results.y(out, DType::float32);
+  layer.run(results.outputs);
+  return y;
+}
+
+Tensor linear_codes_op(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
+                       const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
+                       const Tensor& weight_coarse, const std::optional<Tensor>& bias,
+                       const std::optional<Tensor>& residual, std::int64_t out_features,
+                       const std::string& weight_format, const std::string& activation_format,
+                       std::int64_t product_bits, const std::string& function) {
+  return of_codes({contiguous(codes), vector_scale, coarse_scale},
+                  {weight_codes, weight_scale, weight_sums, weight_coarse},
+                  {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+                  std::nullopt);
+}
+
+Tensor linear_codes_out(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
+                        const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
+                        const Tensor& weight_coarse, const std::optional<Tensor>& bias,
+                        const std::optional<Tensor>& residual, std::int64_t out_features,
+                        const std::string& weight_format, const std::string& activation_format,
+                        std::int64_t product_bits, const std::string& function, const Tensor& out) {
+  return of_codes({contiguous(codes), vector_scale, coarse_scale},
+                  {weight_codes, weight_scale, weight_sums, weight_coarse},
+                  {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features, out);
+}
+
+Quantized linear_requantize_op(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
+                               const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
+                               const Tensor& weight_coarse, const std::optional<Tensor>& bias,
+                               const std::optional<Tensor>& residual, std::int64_t out_features,
+                               const std::string& weight_format, const std::string& activation_format,
+                               std::int64_t product_bits, const std::string& function, const Tensor& output_range,
+                               const std::string& output_format, const std::string& scale_mode, bool keep_float) {
+  const CodeLayer layer({contiguous(codes), vector_scale, coarse_scale},
+                        {weight_codes, weight_scale, weight_sums, weight_coarse},
+                        {weight_format, activation_format, product_bits}, out_features);
+  Results results({bias, residual, function}, weight_coarse, {layer.rows.samples, layer.rows.rows, out_features});
+  return requantized({output_range, output_format, scale_mode, keep_float}, results, 1,
+                     [&](const Outputs& outputs) { return layer.run(outputs); });
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
+  m.impl("linear", TORCH_BOX(&linear_op));
+  m.impl("linear.out", TORCH_BOX(&linear_out));
+  m.impl("linear_codes", TORCH_BOX(&linear_codes_op));
+  m.impl("linear_codes.out", TORCH_BOX(&linear_codes_out));
+  m.impl("linear_requantize", TORCH_BOX(&linear_requantize_op));
+}
+
+}  // namespace
+}  // namespace vsquant::binding
