@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -199,3 +200,13 @@ def test_absurd_shapes_are_refused_before_memory_is_taken():
     for shape in ((2, 10**30), (10**12, 16), (2, 16, 10**9), (2, 1, 10**6, 10**6)):
         with pytest.raises(PackingError, match="packed codes must be"):
             unpack_codes(stream, W4S4, shape)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_a_large_weight_is_packed_and_unpacked_in_well_under_two_seconds(make_codes, bits):
+    fmt = IntegerFormat(bits=bits, scale=4)
+    codes, scale = make_codes(fmt, (4096, 688, 16))
+    start = time.process_time()
+    streams = pack(codes, scale, fmt, (4096, 11008))
+    unpack_codes(streams[0], fmt, (4096, 11008)), unpack_vector_scale(streams[1], fmt, (4096, 11008))
+    assert time.process_time() - start < 2

@@ -50,7 +50,7 @@ def layer_style(layer: LayerReport) -> str:
 
 
 def padding_text(layer: LayerReport) -> str:
-    """Share of stored elements that are padding; empty where none is."""
+    """Share of padding in what is computed; empty where none is."""
     return f"{layer.padding:.1%}" if layer.padding else ""
 
 
