@@ -216,7 +216,7 @@ def test_hostile_containers(text: str, little_memory: None, tmp_path: Path) -> N
 
 
 def test_lengths_beyond_the_file(tmp_path: Path) -> None:
-    """Sparse files of real sizes: they are mapped, and at most the 100 MB that a container's header may have are read."""
+    """Sparse files of real sizes are mapped; at most the 100 MB that a container may have for JSON are read."""
     path = tmp_path / "sparse.safetensors"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for length, size in ((2**40, 2**33), (2**33 - 8, 2**33), (99_000_000, 2**33), (16, 2**33), (2**64 - 1, 2**20)):
