@@ -25,7 +25,8 @@ struct Kernels {
   const char* name;
 
   // ---- integer products. Accumulators of a tile lie as [row][tile_panels * 16].
-  int tile_rows;            // most rows of a tile
+  int folded_rows;          // most rows of folded_tile
+  int vector_rows;          // most rows of vector_tile
   int tile_panels;          // most panels of a tile
   int few_rows;             // most rows of few_tile; 0: there is none
   bool has_folded;          // whether folded_tile exists (int8 x int8 dot products without saturation)

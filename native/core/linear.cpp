@@ -27,8 +27,7 @@ class PlainRows final : public RowSource {
   std::int64_t padded_, vectors_;
 };
 
-Fault run(const ThreadPool& pool, const Multiplication& m, const LinearLayer& layer, const ActivationShape& shape,
-          Activations activations, Outputs outputs) {
+Fault run(const ThreadPool& pool, const Multiplication& m, const ActivationShape& shape, Activations activations, Outputs outputs) {
   fit_activations(pool, m, shape, activation_memory(), &activations);
   outputs.activation_coarse = activations.coarse;
   outputs.rows_per_coarse = activations.rows_per_coarse;
@@ -88,7 +87,7 @@ Fault linear(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
   const Fault fault = quantize_activations(pool, kernels, input.how, shape, input.data, input.dtype,
                                            m.start_bias() != 0, activation_memory(), &activations);
   if (fault != Fault::none) return fault;
-  return run(pool, m, layer, shape, activations, outputs);
+  return run(pool, m, shape, activations, outputs);
 }
 
 Fault linear(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& layer, const ActivationShape& shape,
@@ -101,7 +100,7 @@ Fault linear(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
   activations.scales = input.scales;
   activations.coarse = input.coarse;
   activations.rows_per_coarse = input.rows_per_coarse;
-  return run(pool, m, layer, shape, activations, outputs);
+  return run(pool, m, shape, activations, outputs);
 }
 
 }  // namespace vsquant

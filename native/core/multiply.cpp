@@ -182,7 +182,9 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
   auto* sums32 = reinterpret_cast<std::int32_t*>(sums64);
   Settler settler(m, outputs, panels);
   // Tiles of equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
-  const std::int64_t most = few ? kernels.few_rows : kernels.tile_rows;
+  const std::int64_t most = few ? kernels.few_rows
+                            : m.plan.path == ProductPath::folded ? kernels.folded_rows
+                                                                 : kernels.vector_rows;
   const std::int64_t tiles = (last_row - first_row + most - 1) / most;
   Fault fault = Fault::none;
   for (std::int64_t tile = 0, row = first_row; tile < tiles; ++tile) {

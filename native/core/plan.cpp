@@ -65,7 +65,8 @@ bool plan_products(const Kernels& kernels, const Format& weight, const Format& a
     plan->fold_activations = activation_scaled;
     return true;
   }
-  plan->fold_weights = weights_fold && activation_scaled;
+  // Words pass two vectors at a time; folded weights spare the scale of the weight where words do not fit.
+  plan->fold_weights = weights_fold && activation_scaled && !plan->few_vectors.partial_is_word;
   plan->vectors = plan->fold_weights
                       ? vector_options(kernels, partial * weight_top, activation_top, rounding, blocks_per_vector)
                       : plan->few_vectors;

@@ -28,7 +28,7 @@ struct Case {
   int activation_scale_max;  // 0: no activation vector scales
   bool extreme;              // every operand at the end of its range
   int positions = 2;
-  int blocks_per_position = 6;
+  int blocks_per_position = blocks_per_vector == 1 ? 5 : 6;
   int code_max() const { return codes == CodeLayout::nibbles ? 7 : 127; }
   int scale_max() const {
     return scales == ScaleLayout::none ? 1 : scales == ScaleLayout::nibbles ? 16 : scales == ScaleLayout::bytes ? 256 : 1024;
@@ -166,8 +166,8 @@ void check_vectors(const Kernels& kernels, const Case& c, const Operands& o, con
       const VectorOptions options{word && !round, round, {round ? 3 : 0, round ? 31 : 0x7fffffff},
                                   c.blocks_per_vector, drain};
       const auto expected = plain_vectors(p, u, options, true);
-      for (int panels = 1; rows <= kernels.tile_rows && panels <= kernels.tile_panels; ++panels) {
-        std::vector<std::int64_t> out(kernels.tile_rows * kernels.tile_panels * kPanelChannels, -1);
+      for (int panels = 1; rows <= kernels.vector_rows && panels <= kernels.tile_panels; ++panels) {
+        std::vector<std::int64_t> out(kernels.vector_rows * kernels.tile_panels * kPanelChannels, -1);
         kernels.vector_tile(p.tile, u.codes.data(), u.scales.data(), panels, options, out.data());
         compare(kernels, out, expected, rows, panels, 0, name + " vector_tile");
       }
@@ -182,7 +182,7 @@ void check_folded(const Kernels& kernels, const Case& c, const Operands& o, cons
   const Unpacking u = unpack(kernels, o.weight, Unpacked::folded);
   expect(u.bytes == unpack(*scalar_kernels(), o.weight, Unpacked::folded).bytes, name + " unpack folded");
   const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1};
-  for (int rows = 1; rows <= kernels.tile_rows && rows <= kRowCount; ++rows) {
+  for (int rows = 1; rows <= kernels.folded_rows && rows <= kRowCount; ++rows) {
     Pointers p = point(o, c, rows, 0);
     p.tile.scales = nullptr;
     auto expected = plain_vectors(p, u, whole, false);
@@ -194,7 +194,7 @@ void check_folded(const Kernels& kernels, const Case& c, const Operands& o, cons
         expected[row * kPanelCount * kPanelChannels + column] += kernels.folded_bias * sum;
     }
     for (int panels = 1; panels <= kernels.tile_panels; ++panels) {
-      std::vector<std::int32_t> out(kernels.tile_rows * kernels.tile_panels * kPanelChannels, -1);
+      std::vector<std::int32_t> out(kernels.folded_rows * kernels.tile_panels * kPanelChannels, -1);
       kernels.folded_tile(p.tile, u.codes.data(), panels, out.data());
       compare(kernels, out, expected, rows, panels, 0, name + " folded_tile");
     }

@@ -14,7 +14,8 @@ namespace {
 constexpr Kernels table() {
   Kernels kernels{};
   kernels.name = "avx512_vnni";
-  kernels.tile_rows = kRows;
+  kernels.folded_rows = kFoldedRows;
+  kernels.vector_rows = kVectorRows;
   kernels.tile_panels = kPanels;
   kernels.few_rows = kFewRows;
   kernels.has_folded = true;

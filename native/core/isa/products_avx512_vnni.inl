@@ -2,7 +2,7 @@
 
 namespace {
 
-constexpr int kRows = 6, kPanels = 4, kFewRows = 6;
+constexpr int kFoldedRows = 6, kVectorRows = 4, kFewRows = 6, kPanels = 4;
 // How far ahead of the weights it reads few_tile fetches them: about a microsecond at the memory's speed.
 constexpr int kPrefetchBytes = 4096;
 
@@ -228,14 +228,7 @@ struct Product {
   }
 };
 
-template <bool Word>
-inline __m512i settle(__m512i sum, __m512i partial, __m512i p) {
-  // The high half of p is zero, so the low half of `partial`, read as 16-bit signed, is what counts.
-  if constexpr (Word) return _mm512_dpwssd_epi32(sum, partial, p);
-  return _mm512_add_epi32(sum, _mm512_mullo_epi32(partial, p));
-}
-
-template <int Rows, int Panels, bool Signed, bool Activation, bool Word, bool Round, int BlocksPerVector>
+template <int Rows, int Panels, bool Signed, bool Activation, bool Round, int BlocksPerVector>
 void vectors(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
              const VectorOptions& options, std::int64_t* out) {
   const int blocks_per_vector = BlocksPerVector ? BlocksPerVector : options.blocks_per_vector;
@@ -278,7 +271,7 @@ void vectors(const RowTile& tile, const std::int8_t* const* weights, const std::
           __m512i factor = scale[p];
           if constexpr (Activation)
             factor = product.of<Round>(factor, _mm512_set1_epi16(tile.scales[position * Rows + r][vector]));
-          sum[r][p] = settle<Word>(sum[r][p], partial[p], factor);
+          sum[r][p] = _mm512_add_epi32(sum[r][p], _mm512_mullo_epi32(partial[p], factor));
         }
       }
       if (--until_drain == 0) {
@@ -295,23 +288,106 @@ void vectors(const RowTile& tile, const std::int8_t* const* weights, const std::
     for (int p = 0; p < Panels; ++p) add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
 }
 
+// Sums of 16-bit partial sums, V = 16: two vectors share one multiplication by their scales. Register budget: 16 of
+// codes, 8 of sums, the rest for one row's partial sums.
+template <int Rows, int Panels, bool Signed, bool Activation>
+void word_vectors(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
+                  const VectorOptions& options, std::int64_t* out) {
+  constexpr __mmask32 kHighWords = 0xaaaaaaaa;
+  const __m512i bias = _mm512_set1_epi8(-128), one = _mm512_set1_epi32(1);
+  __m512i sum[Rows][Panels];
+  for (int r = 0; r < Rows; ++r) {
+    for (int p = 0; p < Panels; ++p) sum[r][p] = _mm512_setzero_si512();
+    __builtin_memset(out + r * kPanels * kPanelChannels, 0, Panels * kPanelChannels * sizeof(std::int64_t));
+  }
+  const auto scale_of = [&](int p, std::int64_t vector) {
+    if (weight_scales == nullptr) return one;
+    return _mm512_cvtepu16_epi32(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weight_scales[p] + vector * kPanelChannels)));
+  };
+  std::int64_t until_drain = options.drain, at = 0;
+  for (int position = 0; position < tile.positions; ++position) {
+    const std::uint8_t* row[Rows];
+    const std::int32_t* start[Rows];
+    const std::int16_t* activation_scale[Rows];
+    for (int r = 0; r < Rows; ++r) {
+      row[r] = tile.codes[position * Rows + r];
+      if constexpr (Signed) start[r] = tile.starts[position * Rows + r];
+      if constexpr (Activation) activation_scale[r] = tile.scales[position * Rows + r];
+    }
+    for (std::int64_t vector = 0; vector < tile.blocks_per_position;) {
+      const int count = tile.blocks_per_position - vector < 2 ? 1 : 2;
+      if (until_drain < count) {
+        until_drain = options.drain;
+        for (int r = 0; r < Rows; ++r)
+          for (int p = 0; p < Panels; ++p) {
+            add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
+            sum[r][p] = _mm512_setzero_si512();
+          }
+      }
+      until_drain -= count;
+      __m512i w[2][4][Panels], scale[Panels];
+      for (int p = 0; p < Panels; ++p) {
+        for (int v = 0; v < 2; ++v)
+          for (int g = 0; g < 4; ++g) {
+            // A last vector alone is multiplied with itself by a scale of zero.
+            w[v][g][p] = load(weights[p] + (at + (v < count ? v : 0)) * kBlockCodes + g * 64);
+            if constexpr (Signed) w[v][g][p] = _mm512_xor_si512(w[v][g][p], bias);
+          }
+        scale[p] = scale_of(p, at);
+        if (count == 2) scale[p] = _mm512_or_si512(scale[p], _mm512_slli_epi32(scale_of(p, at + 1), 16));
+      }
+      const std::int64_t second = count == 2 ? kBlockElements : 0;
+      for (int r = 0; r < Rows; ++r) {
+        const std::uint8_t* codes = row[r] + vector * kBlockElements;
+        __m512i partial[2][Panels];
+        for (int v = 0; v < 2; ++v) {
+          for (int p = 0; p < Panels; ++p)
+            partial[v][p] = Signed ? _mm512_set1_epi32(start[r][vector + (v < count ? v : 0)]) : _mm512_setzero_si512();
+          for (int g = 0; g < 4; ++g) {
+            const __m512i a = _mm512_set1_epi32(load32(codes + v * second + g * 4));
+            for (int p = 0; p < Panels; ++p)
+              partial[v][p] = Signed ? _mm512_dpbusd_epi32(partial[v][p], w[v][g][p], a)
+                                     : _mm512_dpbusd_epi32(partial[v][p], a, w[v][g][p]);
+          }
+        }
+        for (int p = 0; p < Panels; ++p) {
+          const __m512i both = _mm512_mask_blend_epi16(kHighWords, partial[0][p], _mm512_slli_epi32(partial[1][p], 16));
+          __m512i factor = scale[p];
+          if constexpr (Activation) {
+            const __m512i scales = count == 2
+                                       ? _mm512_set1_epi32(load32(reinterpret_cast<const std::uint8_t*>(
+                                             activation_scale[r] + vector)))
+                                       : _mm512_set1_epi32(activation_scale[r][vector]);
+            factor = _mm512_mullo_epi16(factor, scales);
+          }
+          sum[r][p] = _mm512_dpwssd_epi32(sum[r][p], both, factor);
+        }
+      }
+      vector += count;
+      at += count;
+    }
+  }
+  for (int r = 0; r < Rows; ++r)
+    for (int p = 0; p < Panels; ++p) add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
+}
+
 using VectorTile = void (*)(const RowTile&, const std::int8_t* const*, const std::int16_t* const*,
                             const VectorOptions&, std::int64_t*);
 
-template <int Rows, int Panels, bool Signed, bool Activation, bool Word, bool Round>
+template <int Rows, int Panels, bool Signed, bool Activation, bool Round>
 VectorTile by_length(const VectorOptions& options) {
-  if (options.blocks_per_vector == 1) return vectors<Rows, Panels, Signed, Activation, Word, Round, 1>;
-  return vectors<Rows, Panels, Signed, Activation, Word, Round, 0>;
+  if (options.blocks_per_vector == 1) return vectors<Rows, Panels, Signed, Activation, Round, 1>;
+  return vectors<Rows, Panels, Signed, Activation, Round, 0>;
 }
 
 template <int Rows, int Panels, bool Signed>
 VectorTile by_options(bool activation, const VectorOptions& options) {
-  if (options.round_product) return by_length<Rows, Panels, Signed, true, false, true>(options);
-  if (activation)
-    return options.partial_is_word ? by_length<Rows, Panels, Signed, true, true, false>(options)
-                                   : by_length<Rows, Panels, Signed, true, false, false>(options);
-  return options.partial_is_word ? by_length<Rows, Panels, Signed, false, true, false>(options)
-                                 : by_length<Rows, Panels, Signed, false, false, false>(options);
+  if (options.partial_is_word && options.blocks_per_vector == 1 && options.drain >= 2)
+    return activation ? word_vectors<Rows, Panels, Signed, true> : word_vectors<Rows, Panels, Signed, false>;
+  if (options.round_product) return by_length<Rows, Panels, Signed, true, true>(options);
+  return activation ? by_length<Rows, Panels, Signed, true, false>(options)
+                    : by_length<Rows, Panels, Signed, false, false>(options);
 }
 
 template <int Rows, int Panels>
@@ -332,15 +408,13 @@ VectorTile choose(const RowTile& tile, int panels, const VectorOptions& options)
     case 2: return by_panels<2>(tile, panels, options);
     case 3: return by_panels<3>(tile, panels, options);
     case 4: return by_panels<4>(tile, panels, options);
-    case 5: return by_panels<5>(tile, panels, options);
-    case 6: return by_panels<6>(tile, panels, options);
     default: __builtin_unreachable();
   }
 }
 
 void vector_tile(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
                  int panels, const VectorOptions& options, std::int64_t* out) {
-  // Two panels at a time: their eight code registers stay in place while the rows pass.
+  // Two panels at a time: their code registers stay in place while the rows pass.
   for (int first = 0; first < panels; first += 2) {
     const int count = panels - first < 2 ? 1 : 2;
     choose(tile, count, options)(tile, weights + first, weight_scales ? weight_scales + first : nullptr, options,

@@ -11,7 +11,8 @@ namespace {
 Kernels table() {
   Kernels kernels{};
   kernels.name = "scalar";
-  kernels.tile_rows = 4;
+  kernels.folded_rows = 4;
+  kernels.vector_rows = 4;
   kernels.tile_panels = 1;
   kernels.has_folded = true;
   kernels.word_partial_limit = 1 << 15;
