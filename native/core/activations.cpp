@@ -134,24 +134,23 @@ void fit_activations(const ThreadPool& pool, const Multiplication& m, const Acti
                      ActivationMemory& memory, Activations* activations) {
   const bool fold = m.plan.fold_activations && !m.runs_few() && activations->scales != nullptr;
   const int bias = m.start_bias();
-  if (!fold && bias == 0) return;
+  const bool rewrite = fold || m.biased;
+  if (!rewrite && bias == 0) return;
   // In place where the codes are this call's own.
-  std::uint8_t* folded = fold ? memory.codes.get<std::uint8_t>(shape.all_rows() * shape.padded()) : nullptr;
+  std::uint8_t* fitted = rewrite ? memory.codes.get<std::uint8_t>(shape.all_rows() * shape.padded()) : nullptr;
+  const std::uint8_t sign = m.biased ? 128 : 0;
   auto* starts = const_cast<std::int32_t*>(activations->starts);  // ours: sums that this call computed
   for_each_rows(pool, shape, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t v = first * shape.vectors(); v < last * shape.vectors(); ++v) {
-      if (bias != 0) starts[v] *= -bias;
-      if (!fold) continue;
-      const std::uint8_t scale = static_cast<std::uint8_t>(activations->scales[v]);
-      const std::uint8_t* from = activations->codes + v * shape.vector_elements;
-      std::uint8_t* to = folded + v * shape.vector_elements;
-      for (int i = 0; i < shape.vector_elements; ++i) to[i] = static_cast<std::uint8_t>(from[i] * scale);
+    const std::int64_t first_vector = first * shape.vectors(), last_vector = last * shape.vectors();
+    for (std::int64_t v = first_vector; bias != 0 && v < last_vector; ++v) starts[v] *= -bias;
+    for (std::int64_t v = first_vector; rewrite && v < last_vector; ++v) {
+      const std::uint8_t scale = fold ? static_cast<std::uint8_t>(activations->scales[v]) : 1;
+      for (std::int64_t i = v * shape.vector_elements; i < (v + 1) * shape.vector_elements; ++i)
+        fitted[i] = static_cast<std::uint8_t>(activations->codes[i] * scale) ^ sign;
     }
   });
-  if (fold) {
-    activations->codes = folded;
-    activations->scales = nullptr;
-  }
+  if (rewrite) activations->codes = fitted;
+  if (fold) activations->scales = nullptr;
 }
 
 }  // namespace vsquant

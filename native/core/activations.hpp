@@ -51,8 +51,8 @@ void adopt_activations(const ThreadPool&, const Kernels&, const Format&, const A
                        const std::uint8_t* codes, std::int64_t given_length, bool sums, ActivationMemory&,
                        Activations*);
 
-// Makes codes fit a multiplication: multiplies them by their scales where its plan folds activations, and turns sums
-// into starts where it needs them.
+// Makes codes fit a multiplication: multiplies them by their scales where its plan folds activations, adds the bias
+// where it is biased, and turns sums into starts where it needs them.
 void fit_activations(const ThreadPool&, const Multiplication&, const ActivationShape&, ActivationMemory&,
                      Activations*);
 

@@ -44,6 +44,11 @@ struct Kernels {
   void (*folded_tile)(const RowTile&, const std::int8_t* const* weights, int panels, std::int32_t* out);
   int folded_bias;          // 128 where folded_tile leaves the bias of signed codes to its caller, else 0
 
+  // As folded_tile for panels of nibbles whose scales, if any, are nibbles too, read without unpacking; codes are
+  // unsigned or biased by 128 already.
+  int folded_few_rows;      // most rows of folded_few_tile; 0: there is none
+  void (*folded_few_tile)(const RowTile&, const PackedWeight&, std::int64_t panel, int panels, std::int32_t* out);
+
   // out = sum over vectors of p * (sum over a vector of a * w), exact int64. `weight_scales` may be null (sigma_w = 1).
   // Signed codes: partial sums start from RowTile::starts = -vector_bias * (sum of the vector's codes).
   void (*vector_tile)(const RowTile&, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,

@@ -73,6 +73,9 @@ Multiplication multiplication_of(const Kernels& kernels, const LinearLayer& laye
                    (m.plan.few && rows <= m.kernels->few_rows && layer.activation_format.magnitude() <= 127);
   m.scaled = layer.activation_format.scale == ScaleKind::integer && (m.runs_few() || !m.plan.fold_activations);
   const VectorOptions& options = m.runs_few() ? m.plan.few_vectors : m.plan.vectors;
+  // One pass over the codes here saves every tile its own; a convolution's padding has no such pass.
+  m.biased = positions == 1 && m.codes_signed && m.plan.path == ProductPath::folded && !m.runs_few() &&
+             m.kernels->folded_bias != 0;
   m.power = m.plan.path == ProductPath::folded && !m.runs_few()
                 ? 1.0f
                 : std::ldexp(1.0f, options.round_product ? options.rounding.shift : 0);

@@ -13,6 +13,7 @@ constexpr int kMostRows = 16;
 constexpr std::int64_t kRowsPerChunk = 384;     // enough that unpacking a panel costs a few percent of using it
 constexpr std::int64_t kFewestRowsPerChunk = 48;
 constexpr std::int64_t kChunksPerThread = 4;
+constexpr std::int64_t kMostFoldedFewRows = 64;  // from here on unpacking costs less than folding for every tile anew
 
 // The chunks of one multiplication: panel groups, the inner index, by blocks of rows.
 struct Grid {
@@ -175,7 +176,7 @@ class Settler {
 Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& source, const Outputs& outputs,
                 const Panels& panels, std::int64_t first_row, std::int64_t last_row) {
   const Kernels& kernels = *m.kernels;
-  const bool few = m.runs_few();
+  const bool few = m.runs_few(), folded_few = m.runs_folded_few();
   const Pointers pointers = tile_pointers(mine, m);
   const std::size_t tile_sums = static_cast<std::size_t>(kMostRows) * kernels.tile_panels * kPanelChannels;
   auto* sums64 = mine.sums.get<std::int64_t>(tile_sums);
@@ -183,6 +184,7 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
   Settler settler(m, outputs, panels);
   // Tiles of equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
   const std::int64_t most = few ? kernels.few_rows
+                            : folded_few ? kernels.folded_few_rows
                             : m.plan.path == ProductPath::folded ? kernels.folded_rows
                                                                  : kernels.vector_rows;
   const std::int64_t tiles = (last_row - first_row + most - 1) / most;
@@ -191,11 +193,14 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
     const int rows = static_cast<int>((last_row - row + tiles - tile - 1) / (tiles - tile));
     source.point(row, rows, pointers.codes, pointers.starts, pointers.scales);
     const RowTile view{pointers.codes, pointers.starts, m.scaled ? pointers.scales : nullptr, rows, m.positions,
-                       m.blocks_per_position, m.codes_signed};
+                       m.blocks_per_position, m.codes_signed && !m.biased};
     Fault here;
     if (few) {
       kernels.few_tile(view, m.weight, panels.first, panels.count, m.plan.few_vectors, sums64);
       here = settler(row, rows, sums64);
+    } else if (folded_few) {
+      kernels.folded_few_tile(view, m.weight, panels.first, panels.count, sums32);
+      here = settler(row, rows, sums32);
     } else if (m.plan.path == ProductPath::folded) {
       kernels.folded_tile(view, panels.codes, panels.count, sums32);
       here = settler(row, rows, sums32);
@@ -212,6 +217,12 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
 
 }  // namespace
 
+bool Multiplication::runs_folded_few() const {
+  return plan.path == ProductPath::folded && !runs_few() && kernels->folded_few_rows > 0 &&
+         rows <= kMostFoldedFewRows && (biased || !codes_signed) && weight.code_layout == CodeLayout::nibbles &&
+         (weight.scale_layout == ScaleLayout::none || weight.scale_layout == ScaleLayout::nibbles);
+}
+
 int Multiplication::start_bias() const {
   if (runs_few()) return 8;
   return codes_signed && plan.path == ProductPath::vectors ? kernels->vector_bias : 0;
@@ -226,7 +237,7 @@ Fault multiply(const ThreadPool& pool, const Multiplication& m, const RowSource&
     Panels panels{};
     panels.first = chunk % grid.panel_groups * m.kernels->tile_panels;
     panels.count = static_cast<int>(std::min<std::int64_t>(m.kernels->tile_panels, m.weight.panels() - panels.first));
-    if (!m.runs_few()) unpack(mine, m, panels);
+    if (!m.runs_few() && !m.runs_folded_few()) unpack(mine, m, panels);
     const std::int64_t last_row = std::min(first_row + grid.rows_per_chunk, m.rows);
     const Fault here = run_tiles(mine, m, source, outputs, panels, first_row, last_row);
     if (here != Fault::none) fault.store(here, std::memory_order_relaxed);

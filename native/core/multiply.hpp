@@ -43,9 +43,12 @@ struct Multiplication {
   std::int64_t blocks_per_position;
   bool codes_signed;
   bool scaled;                         // activations have vector scales that the tiles must multiply by
+  bool biased = false;                 // signed codes were made unsigned: 128 is added to each
   float power = 1;                     // 2^d
 
   bool runs_few() const { return plan.few && codes_signed && rows <= kernels->few_rows; }
+  // Folds weights while it multiplies, for rows too few to pay for unpacked panels.
+  bool runs_folded_few() const;
   // What RowSource's starts must be: minus this times the sum of a vector's codes. 0: starts are not read.
   int start_bias() const;
 };

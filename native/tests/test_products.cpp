@@ -35,7 +35,7 @@ struct Case {
   }
 };
 
-constexpr int kPanelCount = 4, kRowCount = 6;
+constexpr int kPanelCount = 4, kRowCount = 8;
 
 struct Operands {
   std::vector<std::uint8_t> codes, scales, rows;
@@ -201,6 +201,21 @@ void check_folded(const Kernels& kernels, const Case& c, const Operands& o, cons
   }
 }
 
+void check_folded_few(const Kernels& kernels, const Case& c, const Operands& o, const std::string& name) {
+  const Unpacking u = unpack(*scalar_kernels(), o.weight, Unpacked::folded);
+  const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1};
+  for (int rows = 1; rows <= kernels.folded_few_rows && rows <= kRowCount; ++rows) {
+    Pointers p = point(o, c, rows, 0);
+    p.tile.scales = nullptr;
+    const auto expected = plain_vectors(p, u, whole, false);
+    for (int panels = 1; panels <= kernels.tile_panels; ++panels) {
+      std::vector<std::int32_t> out(kernels.folded_few_rows * kernels.tile_panels * kPanelChannels, -1);
+      kernels.folded_few_tile(p.tile, o.weight, 0, panels, out.data());
+      compare(kernels, out, expected, rows, panels, 0, name + " folded_few_tile");
+    }
+  }
+}
+
 void check(const Kernels& kernels, const Case& c, int number, std::mt19937& random) {
   const std::string name = std::string(kernels.name) + " case " + std::to_string(number);
   const Operands o = make(c, random);
@@ -210,6 +225,7 @@ void check(const Kernels& kernels, const Case& c, int number, std::mt19937& rand
   expect(u.words == plain.words, name + " unpack scales");
   check_vectors(kernels, c, o, name);
   if (kernels.has_folded && c.code_max() * c.scale_max() < 128) check_folded(kernels, c, o, name);
+  if (c.code_max() == 7 && c.scale_max() <= 16 && !c.codes_signed) check_folded_few(kernels, c, o, name);
 }
 
 }  // namespace

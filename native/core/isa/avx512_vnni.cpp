@@ -24,6 +24,8 @@ constexpr Kernels table() {
   kernels.unpack_scales = unpack_scales;
   kernels.folded_tile = folded_tile;
   kernels.folded_bias = 128;
+  kernels.folded_few_rows = kFoldedFewRows;
+  kernels.folded_few_tile = folded_few_tile;
   kernels.vector_tile = vector_tile;
   kernels.vector_bias = 128;
   kernels.few_tile = few_tile;

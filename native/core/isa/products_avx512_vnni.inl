@@ -2,8 +2,8 @@
 
 namespace {
 
-constexpr int kFoldedRows = 6, kVectorRows = 4, kFewRows = 6, kPanels = 4;
-// How far ahead of the weights it reads few_tile fetches them: about a microsecond at the memory's speed.
+constexpr int kFoldedRows = 6, kVectorRows = 4, kFewRows = 6, kFoldedFewRows = 8, kPanels = 4;
+// How far ahead of the weights they read few_tile and unpacking fetch them.
 constexpr int kPrefetchBytes = 4096;
 
 // ---- unpacking -----------------------------------------------------------------------------------------------------
@@ -47,19 +47,36 @@ inline __m512i folded_codes(__m512i q, __m512i pair) {
   return _mm512_or_si512(_mm512_and_si512(even, _mm512_set1_epi16(255)), _mm512_slli_epi16(odd, 8));
 }
 
+// The vector that a block belongs to, block after block without a division each.
+struct VectorOfBlock {
+  std::int64_t index;
+  int left, length;
+  VectorOfBlock(const PackedWeight& weight, std::int64_t panel, std::int64_t block)
+      : index(panel * weight.vectors() + block / weight.blocks_per_vector),
+        left(weight.blocks_per_vector - static_cast<int>(block % weight.blocks_per_vector)),
+        length(weight.blocks_per_vector) {}
+  void next() {
+    if (--left > 0) return;
+    left = length;
+    ++index;
+  }
+};
+
 template <ScaleLayout Layout>
 void unpack_nibbles(const PackedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
                     Unpacked form, std::int8_t* out) {
   const __m512i eight = _mm512_set1_epi8(8), offset = _mm512_set1_epi32(weight.scale_offset);
   const std::uint8_t* codes = weight.codes + (panel * weight.blocks + first) * (kBlockCodes / 2);
-  for (std::int64_t block = 0; block < count; ++block, codes += kBlockCodes / 2, out += kBlockCodes) {
+  VectorOfBlock vector(weight, panel, first);
+  for (std::int64_t block = 0; block < count; ++block, vector.next(), codes += kBlockCodes / 2, out += kBlockCodes) {
+    _mm_prefetch(reinterpret_cast<const char*>(codes + kPrefetchBytes), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(codes + kPrefetchBytes + 64), _MM_HINT_T0);
     const Block biased = biased_block(codes);
     if (form == Unpacked::codes || Layout == ScaleLayout::none) {
       for (int g = 0; g < 4; ++g) _mm512_storeu_si512(out + g * 64, _mm512_sub_epi8(biased.group[g], eight));
       continue;
     }
-    const std::int64_t vector = panel * weight.vectors() + (first + block) / weight.blocks_per_vector;
-    const __m512i scale = load_scales<Layout>(weight.scales, vector, offset);
+    const __m512i scale = load_scales<Layout>(weight.scales, vector.index, offset);
     const __m512i pair = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
     if constexpr (Layout != ScaleLayout::nibbles) {
       for (int g = 0; g < 4; ++g)
@@ -78,9 +95,9 @@ void unpack_bytes(const PackedWeight& weight, std::int64_t panel, std::int64_t f
                   Unpacked form, std::int8_t* out) {
   const __m512i offset = _mm512_set1_epi32(weight.scale_offset);
   const std::uint8_t* codes = weight.codes + (panel * weight.blocks + first) * kBlockCodes;
-  for (std::int64_t block = 0; block < count; ++block, codes += kBlockCodes, out += kBlockCodes) {
-    const std::int64_t vector = panel * weight.vectors() + (first + block) / weight.blocks_per_vector;
-    const __m512i scale = load_scales<Layout>(weight.scales, vector, offset);
+  VectorOfBlock vector(weight, panel, first);
+  for (std::int64_t block = 0; block < count; ++block, vector.next(), codes += kBlockCodes, out += kBlockCodes) {
+    const __m512i scale = load_scales<Layout>(weight.scales, vector.index, offset);
     const __m512i pair = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
     for (int g = 0; g < 4; ++g) {
       __m512i q = load(codes + g * 64);
@@ -200,6 +217,96 @@ void folded_tile(const RowTile& tile, const std::int8_t* const* weights, int pan
     case 5: return folded_rows<5>(tile, weights, panels, out);
     case 6: return folded_rows<6>(tile, weights, panels, out);
     default: __builtin_unreachable();
+  }
+}
+
+// ---- folded tiles of few rows --------------------------------------------------------------------------------------
+
+// Folds in registers what a tile of eight rows then uses eight times: one multiplication in nine is spent on it, and
+// nothing is written back.
+template <int Rows, int Panels, ScaleLayout Layout>
+void folded_few(const RowTile& tile, const PackedWeight& weight, std::int64_t first, std::int32_t* out) {
+  const __m512i offset = _mm512_set1_epi32(weight.scale_offset), low_bits = _mm512_set1_epi8(15);
+  const std::int64_t panel_bytes = weight.blocks * (kBlockCodes / 2);
+  const std::uint8_t* codes = weight.codes + first * panel_bytes;
+  std::int64_t vector = first * weight.vectors();
+  const std::int64_t panel_vectors = weight.vectors();
+  int left = weight.blocks_per_vector;
+  __m512i sum[Rows][Panels];
+  for (int r = 0; r < Rows; ++r)
+    for (int p = 0; p < Panels; ++p) sum[r][p] = _mm512_setzero_si512();
+  for (int position = 0; position < tile.positions; ++position) {
+    const std::uint8_t* row[Rows];
+    for (int r = 0; r < Rows; ++r) row[r] = tile.codes[position * Rows + r];
+    for (std::int64_t block = 0; block < tile.blocks_per_position; ++block, codes += kBlockCodes / 2) {
+      __m512i pair[Panels], excess[Panels];
+      for (int p = 0; p < Panels; ++p) {
+        const __m512i scale = load_scales<Layout>(weight.scales, vector + p * panel_vectors, offset);
+        pair[p] = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
+        excess[p] = _mm512_slli_epi16(_mm512_or_si512(pair[p], _mm512_slli_epi16(pair[p], 8)), 3);
+      }
+      if (--left == 0) {
+        left = weight.blocks_per_vector;
+        ++vector;
+      }
+      for (int half = 0; half < 2; ++half) {
+        __m512i raw[Panels];
+        for (int p = 0; p < Panels; ++p) {
+          const std::uint8_t* here = codes + p * panel_bytes + half * 64;
+          _mm_prefetch(reinterpret_cast<const char*>(here + kPrefetchBytes), _MM_HINT_T0);
+          raw[p] = load(here);
+        }
+        for (int high = 0; high < 2; ++high) {
+          __m512i w[Panels];
+          for (int p = 0; p < Panels; ++p) {
+            const __m512i biased = _mm512_and_si512(high ? _mm512_srli_epi16(raw[p], 4) : raw[p], low_bits);
+            w[p] = _mm512_sub_epi8(_mm512_mullo_epi16(biased, pair[p]), excess[p]);
+          }
+          const std::int64_t at = block * kBlockElements + half * 8 + high * 4;
+          for (int r = 0; r < Rows; ++r) {
+            const __m512i a = _mm512_set1_epi32(load32(row[r] + at));
+            for (int p = 0; p < Panels; ++p) sum[r][p] = _mm512_dpbusd_epi32(sum[r][p], a, w[p]);
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < Rows; ++r)
+    for (int p = 0; p < Panels; ++p) _mm512_storeu_si512(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
+}
+
+using FoldedFewTile = void (*)(const RowTile&, const PackedWeight&, std::int64_t, std::int32_t*);
+
+template <int Rows, int Panels>
+FoldedFewTile folded_few_by_layout(ScaleLayout layout) {
+  return layout == ScaleLayout::none ? folded_few<Rows, Panels, ScaleLayout::none>
+                                     : folded_few<Rows, Panels, ScaleLayout::nibbles>;
+}
+
+template <int Rows>
+FoldedFewTile folded_few_by_panels(int panels, ScaleLayout layout) {
+  return panels == 1 ? folded_few_by_layout<Rows, 1>(layout) : folded_few_by_layout<Rows, 2>(layout);
+}
+
+FoldedFewTile choose_folded_few(int rows, int panels, ScaleLayout layout) {
+  switch (rows) {
+    case 1: return folded_few_by_panels<1>(panels, layout);
+    case 2: return folded_few_by_panels<2>(panels, layout);
+    case 3: return folded_few_by_panels<3>(panels, layout);
+    case 4: return folded_few_by_panels<4>(panels, layout);
+    case 5: return folded_few_by_panels<5>(panels, layout);
+    case 6: return folded_few_by_panels<6>(panels, layout);
+    case 7: return folded_few_by_panels<7>(panels, layout);
+    case 8: return folded_few_by_panels<8>(panels, layout);
+    default: __builtin_unreachable();
+  }
+}
+
+void folded_few_tile(const RowTile& tile, const PackedWeight& weight, std::int64_t panel, int panels,
+                     std::int32_t* out) {
+  for (int first = 0; first < panels; first += 2) {
+    const int count = panels - first < 2 ? 1 : 2;
+    choose_folded_few(tile.rows, count, weight.scale_layout)(tile, weight, panel + first, out + first * kPanelChannels);
   }
 }
 
