@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,14 @@ def vsquant_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"VSQUANT_DATA must name a folder, not {folder!r}")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_words_without_a_compiler() -> Iterator[None]:
+    """Programs that tests start say the same whether or not the native kernels were built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", "ignore:vsquant runs its eager")
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

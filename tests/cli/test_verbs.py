@@ -119,6 +119,18 @@ def test_doctor(vsquant_program) -> None:
     assert any(finding["level"] == "error" for finding in plain["findings"])
 
 
+def test_doctor_without_a_model_says_which_kernels_run_and_why(vsquant_program) -> None:
+    ended = vsquant_program("doctor")
+    assert ended.status == 0 and ended.out.startswith("vsquant ") and "kernels: " in ended.out
+    plain = json.loads(vsquant_program("doctor", "--json").out)
+    if plain["isa"] is None:
+        assert plain["instruction_sets"] == [] and "kernels: eager PyTorch: " in ended.out
+    else:
+        assert [each["name"] for each in plain["instruction_sets"] if each["used"]] == [plain["isa"]]
+        assert f"kernels: native, {plain['isa']}: " in ended.out
+        assert all(each["name"] in ended.out for each in plain["instruction_sets"])
+
+
 def test_doctor_of_a_folder(vsquant_program, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}

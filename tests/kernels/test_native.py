@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,20 +51,32 @@ def test_an_unknown_instruction_set_is_refused_with_the_choices() -> None:
     )
 
 
+@needs_native
+def test_the_library_asks_for_no_symbol_of_pytorch_but_its_stable_interface() -> None:
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (Debian: binutils) is not installed")
+    listed = subprocess.run([nm, "-D", "--undefined-only", native.LIBRARY], capture_output=True, text=True, check=True)
+    symbols = [line.split()[-1] for line in listed.stdout.splitlines()]
+    assert not [
+        symbol for symbol in symbols if "c10" in symbol or symbol.startswith(("_ZN2at", "_ZN5torch", "Py", "_Py"))
+    ]
+    assert any(symbol.startswith(("aoti_torch_", "torch_")) for symbol in symbols)
+
+
 def test_without_the_library_the_reason_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(native, "LIBRARY", tmp_path / "_native.so")
     monkeypatch.delenv("VSQUANT_ISA", raising=False)
     native.load.cache_clear()
     try:
-        with caplog.at_level(logging.WARNING, logger="vsquant"):
-            status = native.load()
-            native.load()
+        status = native.load()
+        native.load()
     finally:
         native.load.cache_clear()
     assert (status.available, status.isa, status.supported) == (False, None, ())
-    said = [record.getMessage() for record in caplog.records]
+    said = [str(warning.message) for warning in recwarn]
     assert said == [f"vsquant runs its eager PyTorch kernels: {native.NOT_BUILT}"]
 
 

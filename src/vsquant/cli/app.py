@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -46,7 +48,9 @@ def main() -> None:
     """Run the program: status 0 on success, 1 with one message on a mistake, 2 on bad usage, 130 on an interrupt."""
     try:
         try:
-            app()
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                app()
         finally:
             sys.stdout.flush()
     except VsquantError as error:
@@ -56,6 +60,10 @@ def main() -> None:
         if error.errno == errno.EPIPE:
             sys.exit(1)
         _fail(str(error))
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    Console(stderr=True).print(f"[bold yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str) -> None:

@@ -1,7 +1,8 @@
-"""``vsquant doctor``: what quantizing a model would run into, before any long work."""
+"""``vsquant doctor``: what vsquant runs on, and what quantizing a model would run into, before any long work."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,18 +13,41 @@ from vsquant.cli.output import print_json
 
 
 def doctor(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A task, or a folder or hub id with a config.json.")],
-    spec: Annotated[str, typer.Argument(help="A spec such as w4a8-s4/8, or a recipe file (.yaml).")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A task, or a folder or hub id with a config.json.")
+    ] = None,
+    spec: Annotated[str | None, typer.Argument(help="A spec such as w4a8-s4/8, or a recipe file (.yaml).")] = None,
     data: Data = None,
     model: Model = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find what would go wrong, what padding costs, what falls back, and estimate memory and time.
 
-    Nothing is trained or evaluated. The exit status is 1 if the model cannot be quantized as asked.
+    Nothing is trained or evaluated. The exit status is 1 if the model cannot be quantized as asked. Without a model,
+    say which kernels run here and why.
 
     Example: `vsquant doctor squad-minilm w4a8-s4/8 --data DIR`
     """
+    if name is None:
+        _surroundings(as_json)
+    elif spec is None:
+        raise typer.BadParameter("a MODEL needs a SPEC, such as w4a8-s4/8", param_hint="SPEC")
+    else:
+        _diagnosis(name, spec, data, model, as_json)
+
+
+def _surroundings(as_json: bool) -> None:
+    from vsquant.report.surroundings import render_surroundings, surroundings_to_json
+    from vsquant.workflows.surroundings import surroundings
+
+    here = surroundings()
+    if as_json:
+        print_json(surroundings_to_json(here))
+    else:
+        Console().print(render_surroundings(here))
+
+
+def _diagnosis(name: str, spec: str, data: Path | None, model: str | None, as_json: bool) -> None:
     from vsquant.report.inspection import diagnosis_to_json, render_diagnosis
     from vsquant.tasks.registry import TASKS, create_task
     from vsquant.workflows.checked import checked_recipe

@@ -6,8 +6,8 @@ Without it every operator runs its eager kernel, which gives the same codes and 
 from __future__ import annotations
 
 import json
-import logging
 import os
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,14 +59,15 @@ class NativeStatus:
 
 @lru_cache(maxsize=1)
 def load() -> NativeStatus:
-    """Load the library, once, and say once if it is not there.
+    """Load the library, once, and warn once if it is not there.
 
     Raises:
         BackendError: VSQUANT_ISA names an instruction set that cannot run.
     """
     status = _load(LIBRARY)
     if not status.available:
-        logging.getLogger("vsquant").warning("vsquant runs its eager PyTorch kernels: %s", status.reason)
+        text = f"vsquant runs its eager PyTorch kernels: {status.reason}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     return status
 
 

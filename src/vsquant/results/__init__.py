@@ -6,6 +6,7 @@ from vsquant.results.published import PUBLISHED, PUBLISHED_TRAINING, PublishedTa
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
 from vsquant.results.scores import Aggregate, Difference, Scores
 from vsquant.results.store import NUMERICS_VERSION, ResultsStore, content_key, default_store_path
+from vsquant.results.surroundings import InstructionSetState, Surroundings
 from vsquant.results.table import PER_CHANNEL, Table
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "FindingLevel",
     "Inspection",
+    "InstructionSetState",
     "LayerInspection",
     "LayerReport",
     "Provenance",
@@ -29,6 +31,7 @@ __all__ = [
     "PublishedTraining",
     "ResultsStore",
     "Scores",
+    "Surroundings",
     "Table",
     "content_key",
     "default_store_path",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,6 @@ from typing import Final
 import torch
 from torch import nn
 
-import vsquant
 from vsquant.errors import CalibrationError, DataError, NonFiniteError, RecipeError, SpecError
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel
 from vsquant.spec.formats import padded_length
@@ -28,6 +26,7 @@ from vsquant.transform.plan import LayerPlan, plan_layers
 from vsquant.transform.recipe import Recipe
 from vsquant.workflows.probe import Probe, measure
 from vsquant.workflows.ptq import layers_to_observe
+from vsquant.workflows.surroundings import surroundings
 
 CALIBRATION_SAMPLES: Final = 128
 PROBE_SAMPLES: Final = 4
@@ -135,10 +134,9 @@ def _settled(match: Match, recipe: Recipe) -> LayerPlan | Finding:
 
 
 def _surroundings() -> Iterator[Finding]:
-    versions = f"vsquant {vsquant.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    yield Finding(level="ok", layer=None, text=f"{versions}, {torch.get_num_threads()} threads")
-    text = "kernels: eager PyTorch; native kernels are not built in this version"
-    yield Finding(level="ok", layer=None, text=text)
+    here = surroundings()
+    yield Finding(level="ok", layer=None, text=here.versions_text)
+    yield Finding(level="note" if here.isa is None else "ok", layer=None, text=here.kernels_text)
 
 
 def _layer_findings(plan: LayerPlan) -> Iterator[Finding]:
