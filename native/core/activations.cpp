@@ -143,11 +143,10 @@ void fit_activations(const ThreadPool& pool, const Multiplication& m, const Acti
   for_each_rows(pool, shape, [&](std::int64_t first, std::int64_t last) {
     const std::int64_t first_vector = first * shape.vectors(), last_vector = last * shape.vectors();
     for (std::int64_t v = first_vector; bias != 0 && v < last_vector; ++v) starts[v] *= -bias;
-    for (std::int64_t v = first_vector; rewrite && v < last_vector; ++v) {
-      const std::uint8_t scale = fold ? static_cast<std::uint8_t>(activations->scales[v]) : 1;
-      for (std::int64_t i = v * shape.vector_elements; i < (v + 1) * shape.vector_elements; ++i)
-        fitted[i] = static_cast<std::uint8_t>(activations->codes[i] * scale) ^ sign;
-    }
+    if (rewrite)
+      m.kernels->epilogue.fit_codes(activations->codes + first * shape.padded(),
+                                    fold ? activations->scales + first_vector : nullptr, last_vector - first_vector,
+                                    shape.vector_elements, sign, fitted + first * shape.padded());
   });
   if (rewrite) activations->codes = fitted;
   if (fold) activations->scales = nullptr;

@@ -1,4 +1,4 @@
-// From the sums of one row and up to 64 channels to its floats: a function of the kernel table.
+// Around the products: codes made to fit them, and the sums of one row and up to 64 channels made floats.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,9 @@ struct RowSettling {
 struct EpilogueKernels {
   void (*settle32)(const Channels&, const RowSettling&, const std::int32_t* sums, float* y);
   void (*settle64)(const Channels&, const RowSettling&, const std::int64_t* sums, float* y);
+  // out = codes * scales (null: 1), exclusive-or `sign`, for vectors of `elements` codes. May work in place.
+  void (*fit_codes)(const std::uint8_t* codes, const std::int16_t* scales, std::int64_t vectors, int elements,
+                    std::uint8_t sign, std::uint8_t* out);
 };
 
 }  // namespace vsquant

@@ -67,6 +67,21 @@ void settle(const Channels& channels, const RowSettling& row, const Sum* sums, f
   }
 }
 
-constexpr EpilogueKernels epilogue_kernels{settle<std::int32_t>, settle<std::int64_t>};
+// Codes on their way into a folded product: times their vector's scale, and with the sign bit turned where biased.
+void fit_codes(const std::uint8_t* codes, const std::int16_t* scales, std::int64_t vectors, int elements,
+               std::uint8_t sign, std::uint8_t* out) {
+  if (scales == nullptr) {
+    for (std::int64_t i = 0; i < vectors * elements; ++i) out[i] = codes[i] ^ sign;
+    return;
+  }
+  for (std::int64_t v = 0; v < vectors; ++v) {
+    const auto scale = static_cast<std::uint16_t>(scales[v]);
+    for (int block = 0; block < elements; block += kBlockElements, codes += kBlockElements, out += kBlockElements)
+      for (int i = 0; i < kBlockElements; ++i)
+        out[i] = static_cast<std::uint8_t>(static_cast<std::uint16_t>(codes[i] * scale)) ^ sign;
+  }
+}
+
+constexpr EpilogueKernels epilogue_kernels{settle<std::int32_t>, settle<std::int64_t>, fit_codes};
 
 }  // namespace
