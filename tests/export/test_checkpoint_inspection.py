@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import vsquant
 from vsquant.errors import CheckpointError
-from vsquant.export.inspection import inspect, packed_bytes
+from vsquant.export.inspection import inspect
+from vsquant.export.sizes import packed_bytes
 from vsquant.results.inspection import LayerInspection
 from vsquant.spec import LayerSpec
 
@@ -66,6 +67,31 @@ def test_totals(conv_checkpoint: Path, make_conv_net) -> None:
     biases, head, gain, ranges = 4 * 20, 20 * 5 + 5, 5, 4
     assert inspection.float_bytes == 4 * (biases + head + gain + ranges)
     assert inspection.elements == sum(layer.elements for layer in inspection.layers)
+    others = biases + head + gain + ranges
+    assert inspection.float32_bytes == 4 * (inspection.elements + others) == 2 * inspection.float16_bytes
+
+
+def test_the_file_is_what_it_says_and_a_header(conv_checkpoint: Path) -> None:
+    inspection = inspect(conv_checkpoint)
+    length = int.from_bytes(conv_checkpoint.read_bytes()[:8], "little")
+    assert all(layer.file_bytes == layer.stored_bytes for layer in inspection.layers)
+    assert inspection.file_bytes == 8 + length + inspection.stored_bytes + inspection.float_bytes
+
+
+def test_4_bits_with_4_bit_scales_are_4_25_bits_in_the_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4096, 256, bias=False)).eval()
+    vsquant.save(vsquant.quantize(model, "w4a16-s4/x"), tmp_path / "m.safetensors")
+    inspection = inspect(tmp_path / "m.safetensors")
+    gamma_bytes = 4 * 256
+    assert inspection.stored_bytes - gamma_bytes == 4096 * 256 * 4.25 / 8
+    assert inspection.file_bytes < inspection.stored_bytes + 2048
+
+
+def test_what_version_1_stored_in_bytes_is_told(version_1_checkpoint: Path, small_checkpoint: Path) -> None:
+    old, new = inspect(version_1_checkpoint), inspect(small_checkpoint)
+    assert (old.format_version, new.format_version) == (1, 2)
+    assert old.stored_bytes == new.stored_bytes == new.weight_file_bytes
+    assert old.layers[0].file_bytes == 6 * 32 + 6 * 2 * 2 + 6 * 4
 
 
 def test_the_scale_codes_in_use_are_counted(conv_checkpoint: Path, make_conv_net) -> None:

@@ -37,6 +37,7 @@ def layer(name: str, sqnr: float | None, note: str = "") -> LayerInspection:
         shape=(128, 64),
         elements=8192,
         stored_bytes=4352,
+        file_bytes=4352,
         scale_codes_used=None if sqnr is None else 13,
         scale_codes_total=None if sqnr is None else 16,
         sqnr_db=sqnr,
@@ -45,7 +46,16 @@ def layer(name: str, sqnr: float | None, note: str = "") -> LayerInspection:
 
 
 def inspection(*layers: LayerInspection) -> Inspection:
-    return Inspection(path="m.vsq", architecture="bert", file_bytes=9000, float_bytes=2048, layers=layers)
+    return Inspection(
+        path="m.vsq",
+        architecture="bert",
+        format_version=2,
+        file_bytes=9000,
+        float_bytes=2048,
+        float32_bytes=67_584,
+        float16_bytes=33_792,
+        layers=layers,
+    )
 
 
 def diagnosis(*levels: FindingLevel, seconds: float | None = None) -> Diagnosis:
@@ -65,12 +75,14 @@ def test_layers(squad_table: Table) -> None:
 
 
 def test_inspection_lines() -> None:
-    text = shown(render_inspection(inspection(layer("a.b", 21.34), layer("emb", None))))
-    sizes = "16,384 quantized weights at 4.25 bits each (8.5 KiB once packed), 2.0 KiB in float"
-    assert "m.vsq" in text and sizes in " ".join(text.split())
-    line = next(line for line in text.splitlines() if line.startswith("a.b"))
-    assert line.split() == ["a.b", "w4a8-s4/8-v16", "128×64", "8,192", "4,352", "4.25", "13/16", "21.3"]
-    assert "note" not in text
+    text = shown(render_inspection(inspection(layer("a.b", 21.34), replace(layer("emb", None), spec="w8a8"))), width=80)
+    words = " ".join(text.split())
+    assert "m.vsq bert, format version 2 8.8 KiB on disk; in fp32 66.0 KiB (7.5×), in fp16 33.0 KiB (3.8×)" in words
+    assert "16,384 quantized weights at 4.25 bits each: 8.5 KiB; 2.0 KiB of other tensors" in words
+    lines = text.splitlines()
+    assert lines[lines.index("a.b") + 1].split() == (
+        ["1", "w4a8-s4/8-v16", "128×64", "8,192", "4.2", "KiB", "4.25", "13/16", "21.3"]
+    )
     assert "tied to emb" in shown(render_inspection(inspection(layer("a", 1.0, "tied to emb"))))
     left = replace(inspection(layer("a", 1.0)), left_float=(("head", "skipped"), ("tail", "skipped"), ("b", "tied")))
     assert shown(render_inspection(left)).splitlines()[-2:] == [
@@ -78,6 +90,33 @@ def test_inspection_lines() -> None:
         "left float: b (tied)",
     ]
     assert inspection_to_json(left)["left_float"][2] == {"name": "b", "reason": "tied"}
+
+
+def test_weights_that_are_not_packed_are_told() -> None:
+    text = shown(render_inspection(inspection(replace(layer("a", None), file_bytes=32768))))
+    assert "at 4.25 bits each: 4.2 KiB once packed, 32.0 KiB as they are stored; 2.0 KiB" in " ".join(text.split())
+
+
+def test_equal_layers_are_one_line_that_fits_80_columns() -> None:
+    blocks = [
+        replace(
+            layer(f"bert.encoder.layer.{number}.attention.self.{part}", 20.0 + number), scale_codes_used=10 + number
+        )
+        for number in range(6)
+        for part in ("query", "key", "value")
+    ]
+    output = [layer(f"bert.encoder.layer.{number}.attention.output.dense", math.inf) for number in range(6)]
+    other = replace(layer("qa_outputs", 20.0), shape=(2, 64))
+    lines = shown(render_inspection(inspection(*blocks, *output, other)), width=80).splitlines()
+    names = lines.index("bert.encoder.layer.*.attention.{self.query, self.key, self.value, output.dense}")
+    assert lines[names + 1].split() == (
+        ["24", "w4a8-s4/8-v16", "128×64", "196,608", "102.0", "KiB", "4.25", "10–15/16", "20.0–∞"]
+    )
+    assert lines[names + 2] == "qa_outputs" and len(lines) == names + 4
+    exact = shown(render_inspection(inspection(*blocks[:2])), width=80)
+    assert "bert.encoder.layer.*.attention.self.{query, key}" in exact and " 20.0\n" in exact
+    assert "\nlayer.*\n" in shown(render_inspection(inspection(layer("layer.0", 1.0), layer("layer.1", 1.0))))
+    assert "\na, b.c\n" in shown(render_inspection(inspection(layer("a", 1.0), layer("b.c", 1.0))))
 
 
 def test_inspection_json() -> None:

@@ -10,18 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vsquant import packing
 from vsquant.errors import CheckpointError, RecipeError, ShapeError
 from vsquant.export.header import Header, LayerHeader, ReportHeader
+from vsquant.export.sizes import file_bytes, packed_bytes, tensor_bytes, unquantized
 from vsquant.export.storage import read_header, read_tensors
 from vsquant.export.validation import LayerTensors, check_layer_tensors, layer_tensors
 from vsquant.results.inspection import Inspection, LayerInspection
-from vsquant.spec.formats import FloatFormat, TensorFormat
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm
 from vsquant.transform.match import find_layers
-
-_FLOAT32_BYTES = 4
 
 
 def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspection:
@@ -38,29 +35,18 @@ def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspectio
     reports = {report.name: report for report in header.report}
     weights = None if float_model is None else _float_weights(float_model, header, source)
     layers = [_layer(entry, reports.get(entry.name), tensors, weights, source) for entry in header.layers]
+    elements, others = sum(layer.elements for layer in layers), unquantized(header.layers, tensors).values()
     return Inspection(
         path=str(source),
         architecture=_architecture_text(header),
+        format_version=header.format_version,
         file_bytes=source.stat().st_size,
-        float_bytes=_float_bytes(header, tensors),
+        float_bytes=tensor_bytes(others),
+        float32_bytes=elements * torch.float32.itemsize + tensor_bytes(others, torch.float32),
+        float16_bytes=elements * torch.float16.itemsize + tensor_bytes(others, torch.float16),
         layers=(*layers, *_matmuls(header, reports)),
         left_float=tuple((report.name, report.note) for report in header.report if report.spec is None),
     )
-
-
-def packed_bytes(shape: torch.Size, fmt: TensorFormat) -> int:
-    """Bytes of a weight (K, C, *kernel) in its format: streams of codes and of vector scales, and coarse scales.
-
-    Comparison formats have no streams here: theirs are counted with their codes and scales as dense.
-    """
-    vectors = math.prod(packing.codes_shape(fmt, shape)[:-1]) if fmt.has_vectors else 0
-    if isinstance(fmt, FloatFormat):
-        coarse = _FLOAT32_BYTES if fmt.has_coarse_scale else 0
-        return _bytes(math.prod(shape) * fmt.bits) + _bytes(vectors * fmt.scale_storage_bits) + coarse
-    codes, scales = packing.packed_shapes(fmt, shape)
-    scale_bytes = _bytes(vectors * fmt.scale_storage_bits) if scales is None else math.prod(scales)
-    coarse = _FLOAT32_BYTES // 2 if fmt.coarse_fp16 else _FLOAT32_BYTES
-    return math.prod(codes) + scale_bytes + (shape[0] * coarse if fmt.has_coarse_scale else 0)
 
 
 def _layer(
@@ -84,6 +70,7 @@ def _layer(
         shape=tuple(shape),
         elements=math.prod(shape),
         stored_bytes=packed_bytes(shape, fmt),
+        file_bytes=file_bytes(entry, parts, shape),
         scale_codes_used=_distinct(scale) if counted and scale is not None else None,
         scale_codes_total=1 << fmt.scale_storage_bits if counted else None,
         sqnr_db=None if weights is None else _sqnr_db(entry, parts.weight.dequantize(shape), weights, path),
@@ -104,6 +91,7 @@ def _matmuls(header: Header, reports: Mapping[str, ReportHeader]) -> list[LayerI
             shape=(),
             elements=0,
             stored_bytes=0,
+            file_bytes=0,
             scale_codes_used=None,
             scale_codes_total=None,
             sqnr_db=None,
@@ -168,19 +156,8 @@ def _sqnr_db(entry: LayerHeader, quantized: Tensor, weights: Mapping[str, Tensor
     return 10 * math.log10(signal / noise) if noise else math.inf
 
 
-def _float_bytes(header: Header, tensors: Mapping[str, Tensor]) -> int:
-    quantized = {
-        f"{entry.name}.{part}" for entry in header.layers for part in LayerTensors._fields if part != "activation_range"
-    }
-    return sum(t.numel() * t.element_size() for name, t in tensors.items() if name not in quantized)
-
-
 def _architecture_text(header: Header) -> str:
     if header.architecture is None:
         return "a model of its owner's"
     said = [text for key, text in sorted(header.architecture.items()) if key not in ("config", "family", "attention")]
     return " ".join([header.architecture.get("family", ""), *said]).strip()
-
-
-def _bytes(bits: int) -> int:
-    return -(-bits // 8)

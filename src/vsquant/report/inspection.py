@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from vsquant.report.layer_groups import group_lines, layer_groups
 from vsquant.report.numbers import finite_or_none, size_text, time_text
-from vsquant.results import Diagnosis, FindingLevel, Inspection, LayerInspection
+from vsquant.results import Diagnosis, FindingLevel, Inspection
 
 _LEVELS: Final[dict[FindingLevel, tuple[str, str]]] = {
     "ok": ("ok", "green"),
@@ -22,22 +22,14 @@ _LEVELS: Final[dict[FindingLevel, tuple[str, str]]] = {
 
 
 def render_inspection(inspection: Inspection) -> RenderableType:
-    """One line per layer beneath the checkpoint's totals.
+    """The checkpoint's totals, and beneath them its layers, equal ones together.
 
-    The columns: weights, their bytes in the packed format, bits per weight, how many of the 2^M scale codes occur, and
-    the signal-to-quantization-noise ratio.
+    The figures: layers, their weights, the bytes of these once packed, bits per weight, how many of the 2^M scale codes
+    occur, and the signal-to-quantization-noise ratio.
     """
-    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in ("layer", "spec", "shape"):
-        shown.add_column(name, overflow="fold")
-    for name in ("weights", "packed", "bits", "σ codes", "SQNR dB"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    if any(layer.note for layer in inspection.layers):
-        shown.add_column("note", overflow="fold", ratio=1)
-    for layer in inspection.layers:
-        shown.add_row(*_layer_cells(layer), *([Text(layer.note, style="dim")] if len(shown.columns) > 8 else []))
     left_float = [Text(line, style="dim") for line in _left_float(inspection)]
-    return Group(_inspection_title(inspection), shown, *left_float)
+    lines = group_lines(layer_groups(inspection.layers)) if inspection.layers else []
+    return Group(_inspection_title(inspection), *lines, *left_float)
 
 
 def inspection_to_json(inspection: Inspection) -> dict[str, Any]:
@@ -54,6 +46,7 @@ def inspection_to_json(inspection: Inspection) -> dict[str, Any]:
     totals = {
         "elements": inspection.elements,
         "stored_bytes": inspection.stored_bytes,
+        "weight_file_bytes": inspection.weight_file_bytes,
         "bits_per_weight": inspection.bits_per_weight,
     }
     left_float = [{"name": name, "reason": reason} for name, reason in inspection.left_float]
@@ -80,14 +73,26 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _inspection_title(inspection: Inspection) -> Text:
+    size = inspection.file_bytes
     title = Text(inspection.path, style="bold")
     title.append(
-        f"\n{inspection.architecture}; {size_text(inspection.file_bytes)} on disk, one code a byte; "
-        f"{inspection.elements:,} quantized weights at {inspection.bits_per_weight:.2f} bits each "
-        f"({size_text(inspection.stored_bytes)} once packed), {size_text(inspection.float_bytes)} in float",
+        f"\n{inspection.architecture}, format version {inspection.format_version}"
+        f"\n{size_text(size)} on disk; in fp32 {size_text(inspection.float32_bytes)} "
+        f"({inspection.float32_bytes / size:.1f}×), in fp16 {size_text(inspection.float16_bytes)} "
+        f"({inspection.float16_bytes / size:.1f}×)"
+        f"\n{inspection.elements:,} quantized weights at {inspection.bits_per_weight:.2f} bits each: "
+        f"{size_text(inspection.stored_bytes)}{_unpacked(inspection)}; "
+        f"{size_text(inspection.float_bytes)} of other tensors\n",
         style="not bold",
     )
     return title
+
+
+def _unpacked(inspection: Inspection) -> str:
+    """Where weights are not stored packed: those of version 1, and the values of comparison formats."""
+    if inspection.weight_file_bytes == inspection.stored_bytes:
+        return ""
+    return f" once packed, {size_text(inspection.weight_file_bytes)} as they are stored"
 
 
 def _left_float(inspection: Inspection) -> list[str]:
@@ -96,20 +101,6 @@ def _left_float(inspection: Inspection) -> list[str]:
     for name, reason in inspection.left_float:
         names.setdefault(reason, []).append(name)
     return [f"left float: {', '.join(layers)} ({reason})" for reason, layers in names.items()]
-
-
-def _layer_cells(layer: LayerInspection) -> list[Text]:
-    used = "" if layer.scale_codes_used is None else f"{layer.scale_codes_used}/{layer.scale_codes_total}"
-    return [
-        Text(layer.name),
-        Text(layer.spec),
-        Text("×".join(str(length) for length in layer.shape)),
-        Text(f"{layer.elements:,}"),
-        Text(f"{layer.stored_bytes:,}"),
-        Text(f"{layer.bits_per_weight:.2f}"),
-        Text(used),
-        Text("" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"),
-    ]
 
 
 def _estimates(diagnosis: Diagnosis) -> list[str]:

@@ -13,9 +13,9 @@ class LayerInspection:
     """One quantized layer of a checkpoint.
 
     ``shape`` is the float weight's; ``elements`` its number of elements; ``stored_bytes`` what codes and all scales
-    occupy in the packed format; ``scale_codes_used`` of ``scale_codes_total`` (2^M) vector-scale codes occur (both None
-    without integer vector scales); ``sqnr_db`` is the weight's signal-to-quantization-noise ratio, None where the float
-    weight is not at hand.
+    occupy once packed, ``file_bytes`` what they occupy in the file; ``scale_codes_used`` of ``scale_codes_total`` (2^M)
+    vector-scale codes occur (both None without integer vector scales); ``sqnr_db`` is the weight's
+    signal-to-quantization-noise ratio, None where the float weight is not at hand.
     """
 
     name: str
@@ -24,6 +24,7 @@ class LayerInspection:
     shape: tuple[int, ...]
     elements: int
     stored_bytes: int
+    file_bytes: int
     scale_codes_used: int | None
     scale_codes_total: int | None
     sqnr_db: float | None
@@ -31,7 +32,7 @@ class LayerInspection:
 
     @property
     def bits_per_weight(self) -> float:
-        """Storage bits per weight, scales and padding included."""
+        """Storage bits per weight, scales included."""
         return 8 * self.stored_bytes / self.elements if self.elements else 0.0
 
 
@@ -39,14 +40,18 @@ class LayerInspection:
 class Inspection:
     """A checkpoint: where it is, what it is of, and its quantized layers.
 
-    ``file_bytes`` is the file's size, with codes and integer scales in whole bytes; ``float_bytes`` is what tensors
-    outside quantized layers (and biases) take; ``left_float`` has the layers that stayed floating point, and why.
+    ``file_bytes`` is the file's size; ``float_bytes`` is what tensors outside quantized layers (and biases) take;
+    ``float32_bytes`` and ``float16_bytes`` are what all tensors would take in those types; ``left_float`` has the
+    layers that stayed floating point, and why.
     """
 
     path: str
     architecture: str
+    format_version: int
     file_bytes: int
     float_bytes: int
+    float32_bytes: int
+    float16_bytes: int
     layers: tuple[LayerInspection, ...]
     left_float: tuple[tuple[str, str], ...] = ()
 
@@ -61,8 +66,13 @@ class Inspection:
         return sum(layer.stored_bytes for layer in self.layers)
 
     @property
+    def weight_file_bytes(self) -> int:
+        """Bytes of all quantized weights with their scales in the file."""
+        return sum(layer.file_bytes for layer in self.layers)
+
+    @property
     def bits_per_weight(self) -> float:
-        """Storage bits per quantized weight, scales and padding included."""
+        """Storage bits per quantized weight, scales included."""
         return 8 * self.stored_bytes / self.elements if self.elements else 0.0
 
 

@@ -1,0 +1,108 @@
+"""Equal layers of a checkpoint as one: a network of twelve blocks is a handful of lines, each within 80 columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.text import Text
+
+from vsquant.report.numbers import size_text
+from vsquant.results import LayerInspection
+
+HEADINGS: Final = ("layers", "spec", "shape", "weights", "packed", "bits", "σ codes", "SQNR dB")
+_LEFT: Final = (1, 2)
+_GAP: Final = "  "
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """Layers of one spec, shape and note; never empty."""
+
+    layers: tuple[LayerInspection, ...]
+
+    @property
+    def name(self) -> str:
+        """The layers' names, numbers in them as ``*``: ``encoder.*.{key, query}``."""
+        patterns = list(dict.fromkeys(_pattern(layer.name) for layer in self.layers)) if len(self.layers) > 1 else []
+        if not patterns:
+            return self.layers[0].name
+        prefix = _common_prefix([pattern.split(".") for pattern in patterns])
+        rests = [".".join(pattern.split(".")[len(prefix) :]) for pattern in patterns]
+        inside = rests[0] if len(rests) == 1 else "{" + ", ".join(rests) + "}" if prefix else ", ".join(rests)
+        return ".".join([*prefix, inside])
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What stands under `HEADINGS`: sums over the layers, and the least and the largest of the last two."""
+        first, elements = self.layers[0], sum(layer.elements for layer in self.layers)
+        stored = sum(layer.stored_bytes for layer in self.layers)
+        return (
+            str(len(self.layers)),
+            first.spec,
+            "×".join(str(length) for length in first.shape),
+            f"{elements:,}",
+            size_text(stored),
+            f"{8 * stored / elements:.2f}" if elements else "",
+            self._scale_codes,
+            self._sqnr,
+        )
+
+    @property
+    def _scale_codes(self) -> str:
+        used = [str(layer.scale_codes_used) for layer in self.layers if layer.scale_codes_used is not None]
+        return f"{_span(sorted(used, key=int))}/{self.layers[0].scale_codes_total}" if used else ""
+
+    @property
+    def _sqnr(self) -> str:
+        known = sorted(layer.sqnr_db for layer in self.layers if layer.sqnr_db is not None)
+        return _span([f"{decibels:.1f}" if math.isfinite(decibels) else "∞" for decibels in known])
+
+
+def layer_groups(layers: Sequence[LayerInspection]) -> tuple[LayerGroup, ...]:
+    """The layers by spec, shape and note, in the order in which the first of each appears."""
+    groups: dict[tuple[str, str, tuple[int, ...], str], list[LayerInspection]] = {}
+    for layer in layers:
+        groups.setdefault((layer.kind, layer.spec, layer.shape, layer.note), []).append(layer)
+    return tuple(LayerGroup(layers=tuple(group)) for group in groups.values())
+
+
+def group_lines(groups: Sequence[LayerGroup]) -> list[Text]:
+    """For each group a line of names, one of figures under the headings, and one for a note."""
+    rows = [HEADINGS, *(group.cells for group in groups)]
+    kept = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in kept}
+    lines = [Text(_line(HEADINGS, widths), style="bold")]
+    for group in groups:
+        lines += [Text(group.name, style="cyan"), Text(_line(group.cells, widths))]
+        lines += [Text(note, style="dim") for note in (group.layers[0].note,) if note]
+    return lines
+
+
+def _line(cells: Sequence[str], widths: dict[int, int]) -> str:
+    aligned = [
+        cells[column].ljust(width) if column in _LEFT else cells[column].rjust(width)
+        for column, width in widths.items()
+    ]
+    return _GAP.join(aligned).rstrip()
+
+
+def _pattern(name: str) -> str:
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def _common_prefix(paths: list[list[str]]) -> list[str]:
+    """The parts that all paths begin with, of which none is a whole path unless it is the only one."""
+    if len(paths) == 1:
+        return []
+    shortest = min(len(path) for path in paths) - 1
+    same = (column for column in range(shortest) if len({path[column] for path in paths}) > 1)
+    return paths[0][: next(same, shortest)]
+
+
+def _span(texts: Sequence[str]) -> str:
+    if not texts:
+        return ""
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
