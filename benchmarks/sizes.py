@@ -36,8 +36,8 @@ METHOD = (
     "activations take 4 bytes a layer; bits are those of a quantized weight with all its scales"
 )
 NOTE = (
-    "Bits each: a quantized weight's share of codes, vector scales and coarse scales in the file. The rest: tensors that "
-    "stay float32, embeddings among them unless they are quantized too (the tables of accuracy leave them float). "
+    "Bits each: a quantized weight's share of codes, vector scales and coarse scales in the file. The rest: tensors "
+    "that stay float32, embeddings among them unless they are quantized too (the tables of accuracy leave them float). "
     "EfficientNet-Lite0's depthwise convolutions take 8 bits, the stated fallback."
 )
 
