@@ -18,7 +18,8 @@ struct VectorOptions {
   bool round_product;       // p = rounded by eq. (8)
   ProductRounding rounding;
   int blocks_per_vector;    // V / 16
-  std::int64_t drain;       // vectors after which an int32 accumulator is emptied into int64; >= 1
+  std::int64_t drain;       // vectors after which an int32 accumulator is emptied into int64;
+                            // 0: one vector's product may pass int32 already (Kernels::has_wide_vectors)
 };
 
 struct Kernels {
@@ -54,6 +55,7 @@ struct Kernels {
   void (*vector_tile)(const RowTile&, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
                       int panels, const VectorOptions&, std::int64_t* out);
   int vector_bias;
+  bool has_wide_vectors;
 
   // As vector_tile for panels of nibbles, V = 16, signed codes, partial_is_word, read without unpacking; starts are
   // -8 * (sum of the vector's codes).

@@ -70,7 +70,7 @@ bool plan_products(const Kernels& kernels, const Format& weight, const Format& a
   plan->vectors = plan->fold_weights
                       ? vector_options(kernels, partial * weight_top, activation_top, rounding, blocks_per_vector)
                       : plan->few_vectors;
-  return plan->vectors.drain > 0;
+  return plan->vectors.drain > 0 || kernels.has_wide_vectors;
 }
 
 }  // namespace vsquant

@@ -24,7 +24,8 @@ struct ProductPlan {
 std::int64_t largest_partial(const Format& weight, const Format& activation, std::int64_t elements);
 
 // `elements` is the reduction length, padding included; `product_bits` 0 where eq. (8) does not round.
-// Returns false where one vector's product already passes int32: then only the scalar tiles are exact.
+// Returns false where one vector's product already passes int32 and these kernels have no wide tiles: the scalar twin
+// has them.
 bool plan_products(const Kernels&, const Format& weight, const Format& activation, int product_bits,
                    int blocks_per_vector, std::int64_t elements, ProductPlan*);
 

@@ -28,6 +28,7 @@ constexpr Kernels table() {
   kernels.folded_few_tile = folded_few_tile;
   kernels.vector_tile = vector_tile;
   kernels.vector_bias = 128;
+  kernels.has_wide_vectors = true;
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;

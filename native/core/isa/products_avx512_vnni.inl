@@ -395,6 +395,74 @@ void vectors(const RowTile& tile, const std::int8_t* const* weights, const std::
     for (int p = 0; p < Panels; ++p) add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
 }
 
+using VectorTile = void (*)(const RowTile&, const std::int8_t* const*, const std::int16_t* const*,
+                            const VectorOptions&, std::int64_t*);
+
+// Where one vector's product alone can pass int32: every product in 64 bits, even and odd channels apart.
+template <int Rows, bool Signed, bool Activation, bool Round>
+void wide_vectors(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
+                  const VectorOptions& options, std::int64_t* out) {
+  const std::int64_t per_position = tile.blocks_per_position / options.blocks_per_vector;
+  const __m512i bias = _mm512_set1_epi8(-128);
+  const Product product(options);
+  __m512i even[Rows], odd[Rows];
+  for (int r = 0; r < Rows; ++r) even[r] = odd[r] = _mm512_setzero_si512();
+  std::int64_t at = 0;
+  for (int position = 0; position < tile.positions; ++position) {
+    for (std::int64_t vector = 0; vector < per_position; ++vector, ++at) {
+      const __m512i scale = weight_scales == nullptr
+                                ? _mm512_set1_epi32(1)
+                                : _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(
+                                      weight_scales[0] + at * kPanelChannels)));
+      for (int r = 0; r < Rows; ++r) {
+        const int entry = position * Rows + r;
+        __m512i partial = Signed ? _mm512_set1_epi32(tile.starts[entry][vector]) : _mm512_setzero_si512();
+        const std::uint8_t* codes = tile.codes[entry] + vector * options.blocks_per_vector * kBlockElements;
+        const std::int8_t* panel = weights[0] + at * options.blocks_per_vector * kBlockCodes;
+        for (int g = 0; g < 4 * options.blocks_per_vector; ++g) {
+          const __m512i a = _mm512_set1_epi32(load32(codes + g * 4)), w = load(panel + g * 64);
+          partial = Signed ? _mm512_dpbusd_epi32(partial, _mm512_xor_si512(w, bias), a)
+                           : _mm512_dpbusd_epi32(partial, a, w);
+        }
+        __m512i factor = scale;
+        if constexpr (Activation)
+          factor = product.of<Round>(factor, _mm512_set1_epi16(tile.scales[entry][vector]));
+        even[r] = _mm512_add_epi64(even[r], _mm512_mul_epi32(partial, factor));
+        odd[r] = _mm512_add_epi64(
+            odd[r], _mm512_mul_epi32(_mm512_srli_epi64(partial, 32), _mm512_srli_epi64(factor, 32)));
+      }
+    }
+  }
+  const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+  for (int r = 0; r < Rows; ++r) {
+    std::int64_t* to = out + r * kPanels * kPanelChannels;
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi64(even[r], low, odd[r]));
+    _mm512_storeu_si512(to + 8, _mm512_permutex2var_epi64(even[r], high, odd[r]));
+  }
+}
+
+template <int Rows, bool Signed>
+VectorTile wide_by_options(bool activation, const VectorOptions& options) {
+  if (options.round_product) return wide_vectors<Rows, Signed, true, true>;
+  return activation ? wide_vectors<Rows, Signed, true, false> : wide_vectors<Rows, Signed, false, false>;
+}
+
+template <int Rows>
+VectorTile wide_by_sign(const RowTile& tile, const VectorOptions& options) {
+  return tile.codes_signed ? wide_by_options<Rows, true>(tile.scales != nullptr, options)
+                           : wide_by_options<Rows, false>(tile.scales != nullptr, options);
+}
+
+VectorTile choose_wide(const RowTile& tile, const VectorOptions& options) {
+  switch (tile.rows) {
+    case 1: return wide_by_sign<1>(tile, options);
+    case 2: return wide_by_sign<2>(tile, options);
+    case 3: return wide_by_sign<3>(tile, options);
+    case 4: return wide_by_sign<4>(tile, options);
+    default: __builtin_unreachable();
+  }
+}
+
 // Sums of 16-bit partial sums, V = 16: two vectors share one multiplication by their scales. Register budget: 16 of
 // codes, 8 of sums, the rest for one row's partial sums.
 template <int Rows, int Panels, bool Signed, bool Activation>
@@ -479,9 +547,6 @@ void word_vectors(const RowTile& tile, const std::int8_t* const* weights, const 
     for (int p = 0; p < Panels; ++p) add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
 }
 
-using VectorTile = void (*)(const RowTile&, const std::int8_t* const*, const std::int16_t* const*,
-                            const VectorOptions&, std::int64_t*);
-
 template <int Rows, int Panels, bool Signed, bool Activation, bool Round>
 VectorTile by_length(const VectorOptions& options) {
   if (options.blocks_per_vector == 1) return vectors<Rows, Panels, Signed, Activation, Round, 1>;
@@ -521,6 +586,12 @@ VectorTile choose(const RowTile& tile, int panels, const VectorOptions& options)
 
 void vector_tile(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
                  int panels, const VectorOptions& options, std::int64_t* out) {
+  if (options.drain == 0) {
+    const VectorTile wide = choose_wide(tile, options);
+    for (int p = 0; p < panels; ++p)
+      wide(tile, weights + p, weight_scales ? weight_scales + p : nullptr, options, out + p * kPanelChannels);
+    return;
+  }
   // Two panels at a time: their code registers stay in place while the rows pass.
   for (int first = 0; first < panels; first += 2) {
     const int count = panels - first < 2 ? 1 : 2;

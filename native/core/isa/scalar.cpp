@@ -20,6 +20,7 @@ Kernels table() {
   kernels.unpack_scales = unpack_scales;
   kernels.folded_tile = folded_tile;
   kernels.vector_tile = vector_tile;
+  kernels.has_wide_vectors = true;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;
