@@ -9,7 +9,6 @@
 namespace vsquant {
 namespace {
 
-constexpr int kMostRows = 16;
 constexpr std::int64_t kRowsPerChunk = 384;     // enough that unpacking a panel costs a few percent of using it
 constexpr std::int64_t kFewestRowsPerChunk = 48;
 constexpr std::int64_t kChunksPerThread = 4;
@@ -47,7 +46,7 @@ struct Pointers {
 };
 
 Pointers tile_pointers(Workspace& mine, const Multiplication& m) {
-  const std::size_t count = static_cast<std::size_t>(m.positions) * kMostRows;
+  const std::size_t count = static_cast<std::size_t>(m.positions) * kMostTileRows;
   return {mine.code_pointers.get<const std::uint8_t*>(count), mine.start_pointers.get<const std::int32_t*>(count),
           mine.scale_pointers.get<const std::int16_t*>(count)};
 }
@@ -178,7 +177,7 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
   const Kernels& kernels = *m.kernels;
   const bool few = m.runs_few(), folded_few = m.runs_folded_few();
   const Pointers pointers = tile_pointers(mine, m);
-  const std::size_t tile_sums = static_cast<std::size_t>(kMostRows) * kernels.tile_panels * kPanelChannels;
+  const std::size_t tile_sums = static_cast<std::size_t>(kMostTileRows) * kernels.tile_panels * kPanelChannels;
   auto* sums64 = mine.sums.get<std::int64_t>(tile_sums);
   auto* sums32 = reinterpret_cast<std::int32_t*>(sums64);
   Settler settler(m, outputs, panels);

@@ -8,6 +8,8 @@
 
 namespace vsquant {
 
+constexpr int kMostTileRows = 16;
+
 // The rows of activations a product reads. `positions` is 1 for a linear layer and R*S for a convolution, whose output
 // rows each read R*S positions of the input; implementations fill pointers [position][row] as RowTile has them.
 class RowSource {
