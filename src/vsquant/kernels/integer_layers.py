@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vsquant.kernels import native
 from vsquant.kernels.convolutions import Walk
 from vsquant.kernels.eager import QuantizedTensor
 from vsquant.kernels.eager_products import FLOAT_ACTIVATIONS
@@ -125,12 +126,8 @@ def matmul(
     formats = format_text(left_format), format_text(right_format)
     chosen = backend or choose("matmul", right_format, left_format).backend
     arguments = (left, right, left_range, right_range, *formats, share, scale_mode, product_bits or 0)
-    result: Tensor = (
-        operator("matmul", chosen)(*arguments)
-        if out is None
-        else operator("matmul", chosen, "out")(*arguments, out=out)
-    )
-    return result
+    product: Tensor = _call("matmul", chosen, arguments, out)
+    return product
 
 
 def _run(
@@ -155,7 +152,17 @@ def _run(
         activation,
         *arguments,
     )
-    return operator(operation, chosen)(*given) if out is None else operator(operation, chosen, "out")(*given, out=out)
+    return _call(operation, chosen, given, out)
+
+
+def _call(operation: str, backend: Backend, arguments: tuple[Any, ...], out: Tensor | None) -> Any:
+    """The operator's result; what native code refuses is raised as what it is in vsquant."""
+    try:
+        if out is None:
+            return operator(operation, backend)(*arguments)
+        return operator(operation, backend, "out")(*arguments, out=out)
+    except ValueError as error:
+        raise native.translated(error) from None
 
 
 def _geometry(walk: Walk | None) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from vsquant.nn.conv import QuantConv1d, QuantConv2d
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.integer_conv import IntegerConv2d
-from vsquant.nn.integer_layer import IntegerActivation, IntegerLayer, OutputFormat
+from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
 from vsquant.nn.integer_linear import IntegerEmbedding, IntegerLinear
 from vsquant.nn.integer_matmul import IntegerMatmul
 from vsquant.nn.layer import QuantLayer, needs_range
@@ -13,13 +13,13 @@ from vsquant.nn.weights import QuantizedWeight, quantize_weight
 
 __all__ = [
     "ConvGeometry",
+    "Fusion",
     "IntegerActivation",
     "IntegerConv2d",
     "IntegerEmbedding",
     "IntegerLayer",
     "IntegerLinear",
     "IntegerMatmul",
-    "OutputFormat",
     "QuantConv1d",
     "QuantConv2d",
     "QuantEmbedding",

@@ -9,7 +9,7 @@ from vsquant import kernels
 from vsquant.errors import ShapeError, SpecError
 from vsquant.nn.conv import QuantConv1d, QuantConv2d
 from vsquant.nn.geometry import ConvGeometry
-from vsquant.nn.integer_layer import IntegerActivation, IntegerLayer
+from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
@@ -75,27 +75,42 @@ class IntegerConv2d(IntegerLayer):
         """Spatial dimensions, 1 or 2."""
         return len(self.geometry.kernel)
 
-    def forward(self, x: Tensor | IntegerActivation, residual: Tensor | None = None) -> Tensor | IntegerActivation:
-        """``x`` (N, C, *spatial), or its codes, to (N, K, *spatial'); ``residual`` of that shape is added after the
-        bias. A missing sample dimension is allowed, as in PyTorch.
+    def forward(
+        self,
+        x: Tensor | IntegerActivation,
+        residual: Tensor | None = None,
+        function: kernels.Function = "none",
+        output_format: str | None = None,
+        output_range: Tensor | None = None,
+        output_mode: ScaleMode = "requantize",
+        keep_float: bool = False,
+    ) -> Tensor | IntegerActivation:
+        """``x`` (N, C, *spatial), or its codes, to (N, K, *spatial'), or to its codes: see `Fusion`.
+
+        A missing sample dimension is allowed where floats come and go, as in PyTorch.
         """
+        fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
         if isinstance(x, Tensor):
-            if x.dim() == self.spatial + 1 and self.output_format is None and residual is None:
-                y = self.forward(x.unsqueeze(0))
+            if x.dim() == self.spatial + 1 and residual is None and fusion.target is None:
+                y = self.forward(x.unsqueeze(0), function=function)
                 assert isinstance(y, Tensor)
                 return y.squeeze(0)
             self._check_input(x)
-            maps = self._channels_last(self._padded(x))
             walk = self._walk(x.shape[2:], padded=self.geometry.padding_mode != "zeros")
-            if self.output_format is None:
-                return self._as_images(self._outputs(self._as_computed(maps), self._residual(residual), walk))
+            maps = self._channels_last(self._padded(x))
+            epilogue = fusion.epilogue(self.bias, self._residual(residual, maps.shape, walk))
+            if fusion.target is None:
+                return self._as_images(self._outputs(self._as_computed(maps), epilogue, walk))
             quantized = self._quantize_map(maps.to(torch.float32))
         else:
             walk = self._walk(x.codes.shape[1:-2][-self.spatial :], padded=False)
             quantized = kernels.QuantizedTensor(x.codes, x.vector_scale, x.coarse_scale)
-            if self.output_format is None:
-                return self._as_images(self._outputs_of_codes(quantized, self._residual(residual), walk))
-        (codes, scale, coarse), values = self._codes(quantized, self._residual(residual), walk)
+            epilogue = fusion.epilogue(self.bias, self._residual(residual, x.codes.shape, walk))
+            if fusion.target is None:
+                return self._as_images(self._outputs_of_codes(quantized, epilogue, walk))
+        (codes, scale, coarse), values = self._codes(
+            quantized, fusion.target, epilogue, walk, keep_float=fusion.keep_float
+        )
         return IntegerActivation(codes, scale, coarse, None if values is None else self._as_images(values))
 
     def _check_input(self, x: Tensor) -> None:
@@ -132,8 +147,13 @@ class IntegerConv2d(IntegerLayer):
         """(N, H', W', K) as (N, K, *spatial')."""
         return (maps if self.spatial == 2 else maps.squeeze(1)).movedim(-1, 1)
 
-    def _residual(self, residual: Tensor | None) -> Tensor | None:
-        return None if residual is None else self._channels_last(residual)
+    def _residual(self, residual: Tensor | None, size: torch.Size, walk: kernels.Walk) -> Tensor | None:
+        """The residual channels last, for inputs of ``size`` (N, H, W, ...)."""
+        if residual is None:
+            return None
+        rows, columns = walk.output_size(size[1], size[2])
+        spatial = (rows, columns) if self.spatial == 2 else (columns,)
+        return self._channels_last(residual.expand(size[0], self.out_channels, *spatial))
 
     def _quantize_map(self, maps: Tensor) -> kernels.QuantizedTensor:
         """Codes (N, H, W, groups * vectors, V) of float32 ``maps`` (N, H, W, C)."""

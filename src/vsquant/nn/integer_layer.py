@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
-from vsquant.kernels import native
+from vsquant.kernels.format_text import parse_format
 from vsquant.nn.layer import Float32Module, needs_range, share_of
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
@@ -35,14 +35,37 @@ class IntegerActivation(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputFormat:
-    """What the codes of a layer's outputs are: those that the next layer would make of them, and whether the floats are
-    kept beside them.
+class Fusion:
+    """What a layer does with its outputs besides giving them: ``residual`` is added after the bias, then ``function``
+    is applied; with a ``target``, outputs are codes, and floats beside them where ``keep_float``.
     """
 
-    format: IntegerFormat
-    scale_mode: ScaleMode
-    keep_float: bool
+    residual: Tensor | None = None
+    function: kernels.Function = "none"
+    target: kernels.Target | None = None
+    keep_float: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        residual: Tensor | None,
+        function: kernels.Function,
+        output_format: str | None,
+        output_range: Tensor | None,
+        output_mode: ScaleMode,
+        keep_float: bool,
+    ) -> Fusion:
+        """From the plain arguments that calls in a graph are made of; formats travel as texts."""
+        if output_format is None or output_range is None:
+            return cls(residual=residual, function=function)
+        fmt = parse_format(output_format)
+        assert isinstance(fmt, IntegerFormat)
+        target = kernels.Target(format=fmt, range=output_range, scale_mode=output_mode)
+        return cls(residual=residual, function=function, target=target, keep_float=keep_float)
+
+    def epilogue(self, bias: Tensor | None, residual: Tensor | None) -> kernels.Epilogue:
+        """The epilogue of a kernel, ``residual`` in the layout that it wants."""
+        return kernels.Epilogue(bias=bias, residual=residual, function=self.function)
 
 
 class IntegerLayer(Float32Module):
@@ -50,8 +73,7 @@ class IntegerLayer(Float32Module):
 
     Invariants: the packed weight is the only one, and is in the state (``state_dict``); ``weight_codes``,
     ``weight_vector_scale``, ``weight_coarse_scale`` and ``weight`` are made from it on every access. Outputs have
-    ``output_dtype``, as the simulated layer's. ``function`` is applied to outputs after bias and residual;
-    ``output_format`` makes them codes (static gamma ``output_range``), and is None where outputs are floats.
+    ``output_dtype``, as the simulated layer's. What a call fuses with the layer comes with the call (`Fusion`).
     """
 
     operations: ClassVar[tuple[str, ...]] = ()
@@ -62,7 +84,6 @@ class IntegerLayer(Float32Module):
     packed_sums: Tensor
     packed_coarse_scale: Tensor
     activation_range: Tensor | None
-    output_range: Tensor | None
     bias: nn.Parameter | None
 
     def __init__(
@@ -84,8 +105,6 @@ class IntegerLayer(Float32Module):
         self.scale_mode: ScaleMode = scale_mode
         self.weight_shape = weight_shape
         self.output_dtype = dtype
-        self.function: kernels.Function = "none"
-        self.output_format: OutputFormat | None = None
         packed = _packed(weight, spec, weight_shape, groups, name)
         self.weight_format, self.weight_groups = packed.format, groups
         self.register_buffer("packed_codes", packed.codes)
@@ -93,7 +112,6 @@ class IntegerLayer(Float32Module):
         self.register_buffer("packed_sums", packed.sums)
         self.register_buffer("packed_coarse_scale", packed.coarse)
         self.register_buffer("activation_range", activation_range)
-        self.register_buffer("output_range", None)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32).clone(), requires_grad=False)
         self._backends = {
             operation: kernels.choose_for(packed, spec, operation).backend for operation in self.operations
@@ -104,10 +122,6 @@ class IntegerLayer(Float32Module):
     @abstractmethod
     def forward(self, x: Any) -> Any:
         """The layer's output for ``x``."""
-
-    def chain(self, output: OutputFormat | None, range_: Tensor | None, function: kernels.Function) -> None:
-        """Give codes instead of floats (where ``output`` is not None), with ``function`` applied before."""
-        self.function, self.output_format, self.output_range = function, output, range_
 
     @property
     def packed_weight(self) -> kernels.PackedWeight:
@@ -156,13 +170,8 @@ class IntegerLayer(Float32Module):
         }
 
     def extra_repr(self) -> str:
-        """The spec and what the layer is fused with, for ``print(model)``."""
-        parts = [str(self.spec), f"weight={tuple(self.weight_shape)}"]
-        if self.function != "none":
-            parts.append(self.function)
-        if self.output_format is not None:
-            parts.append("codes out, floats kept" if self.output_format.keep_float else "codes out")
-        return ", ".join(parts)
+        """The spec, for ``print(model)``."""
+        return f"{self.spec}, weight={tuple(self.weight_shape)}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerLayer:
         """What the layer holds keeps its dtype; what it gives follows the model."""
@@ -170,14 +179,11 @@ class IntegerLayer(Float32Module):
         super()._apply(fn, recurse)
         return self
 
-    def _epilogue(self, residual: Tensor | None) -> kernels.Epilogue:
-        return kernels.Epilogue(bias=self.bias, residual=residual, function=self.function)
-
     def _as_computed(self, x: Tensor) -> Tensor:
         """``x`` in the dtype from which outputs are rounded once to ``output_dtype``."""
         return x if x.dtype == self.output_dtype else x.to(torch.float32)
 
-    def _outputs(self, x: Tensor, residual: Tensor | None, walk: kernels.Walk | None) -> Tensor:
+    def _outputs(self, x: Tensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None) -> Tensor:
         """Floats to floats; ``x`` (samples, rows, C) or (N, H, W, C)."""
         try:
             y = kernels.layer_outputs(
@@ -186,47 +192,45 @@ class IntegerLayer(Float32Module):
                 self.spec,
                 activation_range=self.activation_range,
                 scale_mode=activation_scale_mode(self.scale_mode),
-                epilogue=self._epilogue(residual),
+                epilogue=epilogue,
                 walk=walk,
                 backend=self._backends[self.operations[0]],
             )
-        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
-            raise_named(error, f"input of layer {self.name!r}")
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"input of layer {self.name!r}: {error}") from error
         return y.to(self.output_dtype)
 
     def _outputs_of_codes(
-        self, x: kernels.QuantizedTensor, residual: Tensor | None, walk: kernels.Walk | None
+        self, x: kernels.QuantizedTensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None
     ) -> Tensor:
+        backend = self._backends[self.operations[1]]
         y = kernels.layer_outputs_of_codes(
-            x,
-            self.packed_weight,
-            self.spec,
-            epilogue=self._epilogue(residual),
-            walk=walk,
-            backend=self._backends[self.operations[1]],
+            x, self.packed_weight, self.spec, epilogue=epilogue, walk=walk, backend=backend
         )
         return y.to(self.output_dtype)
 
     def _codes(
-        self, x: kernels.QuantizedTensor, residual: Tensor | None, walk: kernels.Walk | None
+        self,
+        x: kernels.QuantizedTensor,
+        target: kernels.Target,
+        epilogue: kernels.Epilogue,
+        walk: kernels.Walk | None,
+        *,
+        keep_float: bool,
     ) -> tuple[kernels.QuantizedTensor, Tensor | None]:
-        assert self.output_format is not None and self.output_range is not None
-        target = kernels.Target(
-            format=self.output_format.format, range=self.output_range, scale_mode=self.output_format.scale_mode
-        )
         try:
             return kernels.layer_codes(
                 x,
                 self.packed_weight,
                 self.spec,
                 target,
-                epilogue=self._epilogue(residual),
+                epilogue=epilogue,
                 walk=walk,
                 backend=self._backends[self.operations[2]],
-                keep_float=self.output_format.keep_float,
+                keep_float=keep_float,
             )
-        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
-            raise_named(error, f"output of layer {self.name!r}")
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"output of layer {self.name!r}: {error}") from error
 
     def _quantize(self, rows: Tensor) -> kernels.QuantizedTensor:
         """Eqs. (1)-(5) on float32 ``rows`` (samples, rows, length)."""
@@ -239,20 +243,12 @@ class IntegerLayer(Float32Module):
                 coarse_range=self.activation_range,
                 scale_mode=activation_scale_mode(self.scale_mode),
             )
-        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
-            raise_named(error, f"input of layer {self.name!r}")
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"input of layer {self.name!r}: {error}") from error
 
     def _check_channels(self, given: int, expected: int) -> None:
         if given != expected:
             raise ShapeError(f"input of layer {self.name!r} must have {expected} channels, not {given}")
-
-
-def raise_named(error: Exception, what: str) -> NoReturn:
-    """Raise ``error`` again as what it is in vsquant, saying of which tensor it speaks."""
-    meant = native.translated(error)
-    if isinstance(meant, (NonFiniteError, ScaleRangeError, ShapeError)):
-        raise type(meant)(f"{what}: {meant}") from error
-    raise meant
 
 
 def _packed(

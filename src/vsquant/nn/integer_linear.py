@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vsquant import kernels
-from vsquant.nn.integer_layer import IntegerActivation, IntegerLayer
+from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
 from vsquant.nn.linear import QuantEmbedding, QuantLinear, samples_rows
+from vsquant.spec.layer import ScaleMode
 
 
 class IntegerLinear(IntegerLayer):
@@ -41,29 +42,42 @@ class IntegerLinear(IntegerLayer):
         """Input channels C."""
         return self.weight_shape[1]
 
-    def forward(self, x: Tensor | IntegerActivation, residual: Tensor | None = None) -> Tensor | IntegerActivation:
-        """``x`` (..., C), or the codes of such a tensor, to (..., K); ``residual`` (..., K) is added after the bias."""
-        if residual is not None:
-            residual = samples_rows(residual).contiguous()
+    def forward(
+        self,
+        x: Tensor | IntegerActivation,
+        residual: Tensor | None = None,
+        function: kernels.Function = "none",
+        output_format: str | None = None,
+        output_range: Tensor | None = None,
+        output_mode: ScaleMode = "requantize",
+        keep_float: bool = False,
+    ) -> Tensor | IntegerActivation:
+        """``x`` (..., C), or the codes of such a tensor, to (..., K), or to its codes: see `Fusion`."""
+        fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
+        lead = x.shape[:-1] if isinstance(x, Tensor) else x.codes.shape[:-2]
+        epilogue = fusion.epilogue(self.bias, self._residual(residual, (*lead, self.out_features)))
         if isinstance(x, Tensor):
             self._check_channels(x.shape[-1], self.in_features)
-            rows, lead = samples_rows(x), x.shape[:-1]
-            if self.output_format is None:
-                y = self._outputs(self._as_computed(rows), residual, None)
-                return y.view(*lead, self.out_features)
+            rows = samples_rows(x)
+            if fusion.target is None:
+                return self._outputs(self._as_computed(rows), epilogue, None).view(*lead, self.out_features)
             quantized = self._quantize(rows.to(torch.float32))
         else:
-            lead = x.codes.shape[:-2]
             quantized = _sample_rows(x)
-            if self.output_format is None:
-                return self._outputs_of_codes(quantized, residual, None).view(*lead, self.out_features)
-        (codes, scale, coarse), values = self._codes(quantized, residual, None)
+            if fusion.target is None:
+                return self._outputs_of_codes(quantized, epilogue, None).view(*lead, self.out_features)
+        (codes, scale, coarse), values = self._codes(
+            quantized, fusion.target, epilogue, None, keep_float=fusion.keep_float
+        )
         return IntegerActivation(
             codes=codes.view(*lead, *codes.shape[2:]),
             vector_scale=None if scale is None else scale.view(*lead, scale.shape[2]),
             coarse_scale=coarse,
             values=None if values is None else values.view(*lead, self.out_features),
         )
+
+    def _residual(self, residual: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+        return None if residual is None else samples_rows(residual.expand(shape)).contiguous()
 
 
 class IntegerEmbedding(IntegerLayer):

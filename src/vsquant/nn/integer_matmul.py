@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError, SpecError
-from vsquant.nn.integer_layer import raise_named
 from vsquant.nn.layer import Float32Module, share_of
 from vsquant.nn.matmul import QuantMatmul
 from vsquant.reference.integer_linear import activation_scale_mode
@@ -88,8 +87,8 @@ class IntegerMatmul(Float32Module):
                 product_bits=self.spec.product_bits,
                 backend=self._backend,
             )
-        except (NonFiniteError, ScaleRangeError, RuntimeError) as error:
-            raise_named(error, f"operand of matmul {self.name!r}")
+        except (NonFiniteError, ScaleRangeError) as error:
+            raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
         return y.view(*a.shape[:-1], b.shape[-1]).to(a.dtype)
 
     def extra_repr(self) -> str:
