@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
     from vsquant.spec import LayerSpec
-    from vsquant.transform.integer import to_integer
+    from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
     from vsquant.workflows.ptq import Calibrators, quantize
     from vsquant.workflows.record import quantization_record, quantized_layers
@@ -24,6 +24,7 @@ _HOMES: Final = {
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
     "Rule": "vsquant.transform.recipe",
+    "chain_report": "vsquant.transform.integer",
     "load": "vsquant.export.checkpoint",
     "quantization_record": "vsquant.workflows.record",
     "quantize": "vsquant.workflows.ptq",
@@ -37,6 +38,7 @@ __all__ = [
     "LayerSpec",
     "Recipe",
     "Rule",
+    "chain_report",
     "load",
     "quantization_record",
     "quantize",

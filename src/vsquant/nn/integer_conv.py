@@ -18,7 +18,8 @@ from vsquant.spec.layer import LayerSpec, ScaleMode
 class IntegerConv2d(IntegerLayer):
     """A convolution over (N, C, H, W) or, with one spatial dimension, (N, C, L).
 
-    Kernels walk channels-last memory; outputs are views of it in the layout of PyTorch.
+    Kernels walk channels-last memory. Outputs are laid out as inputs, as those of PyTorch's own are: from contiguous
+    images, which are copied on the way, or from views of channels-last memory, which are not.
     """
 
     operations = ("conv2d", "conv2d_codes", "conv2d_requantize")
@@ -99,19 +100,24 @@ class IntegerConv2d(IntegerLayer):
             walk = self._walk(x.shape[2:], padded=self.geometry.padding_mode != "zeros")
             maps = self._channels_last(self._padded(x))
             epilogue = fusion.epilogue(self.bias, self._residual(residual, maps.shape, walk))
+            contiguous = x.is_contiguous()
             if fusion.target is None:
-                return self._as_images(self._outputs(self._as_computed(maps), epilogue, walk))
+                return self._as_images(self._outputs(self._as_computed(maps), epilogue, walk), contiguous)
             quantized = self._quantize_map(maps.to(torch.float32))
         else:
             walk = self._walk(x.codes.shape[1:-2][-self.spatial :], padded=False)
             quantized = kernels.QuantizedTensor(x.codes, x.vector_scale, x.coarse_scale)
-            epilogue = fusion.epilogue(self.bias, self._residual(residual, x.codes.shape, walk))
+            epilogue, contiguous = (
+                fusion.epilogue(self.bias, self._residual(residual, x.codes.shape, walk)),
+                x.contiguous,
+            )
             if fusion.target is None:
-                return self._as_images(self._outputs_of_codes(quantized, epilogue, walk))
+                return self._as_images(self._outputs_of_codes(quantized, epilogue, walk), contiguous)
         (codes, scale, coarse), values = self._codes(
             quantized, fusion.target, epilogue, walk, keep_float=fusion.keep_float
         )
-        return IntegerActivation(codes, scale, coarse, None if values is None else self._as_images(values))
+        images = None if values is None else self._as_images(values, contiguous)
+        return IntegerActivation(codes, scale, coarse, images, contiguous)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.spatial + 2:
@@ -143,9 +149,10 @@ class IntegerConv2d(IntegerLayer):
         maps = x.movedim(1, -1)
         return (maps if self.spatial == 2 else maps.unsqueeze(1)).contiguous()
 
-    def _as_images(self, maps: Tensor) -> Tensor:
+    def _as_images(self, maps: Tensor, contiguous: bool) -> Tensor:
         """(N, H', W', K) as (N, K, *spatial')."""
-        return (maps if self.spatial == 2 else maps.squeeze(1)).movedim(-1, 1)
+        images = (maps if self.spatial == 2 else maps.squeeze(1)).movedim(-1, 1)
+        return images.contiguous() if contiguous else images
 
     def _residual(self, residual: Tensor | None, size: torch.Size, walk: kernels.Walk) -> Tensor | None:
         """The residual channels last, for inputs of ``size`` (N, H, W, ...)."""

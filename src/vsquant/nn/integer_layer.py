@@ -25,13 +25,15 @@ class IntegerActivation(NamedTuple):
 
     ``codes`` are (*lead, vectors, V), ``lead`` the dimensions of the outputs without their channels (channels last);
     ``vector_scale`` (*lead, vectors) and ``coarse_scale`` (samples, 1) may be None, as the format says. ``values`` are
-    the float outputs, laid out as a float layer's, where something else needs them.
+    the float outputs, of the shape of a float layer's, where something else needs them. ``contiguous`` says that floats
+    made of images are to be contiguous, not views of channels-last memory, as the first input was.
     """
 
     codes: Tensor
     vector_scale: Tensor | None
     coarse_scale: Tensor | None
     values: Tensor | None
+    contiguous: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 from torch import nn
 
@@ -20,14 +21,19 @@ from vsquant.nn import (
     QuantLinear,
     QuantMatmul,
 )
+from vsquant.transform.chain_parts import ChainReport, chain_model
+
+_ATTRIBUTE: Final = "vsquant_chains"
 
 
-def to_integer(model: nn.Module) -> nn.Module:
+def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
     """The integer model of a simulated one: its quantized layers and matmuls compute on integers, eqs. (7)-(8), on
     weights packed at N + M/V bits an element.
 
     Args:
         model: what `vsquant.quantize` or `vsquant.load` returned; it is left as it was.
+        chain: whether layers give each other codes where tracing the model shows that nothing but a residual and a
+            function comes between, and takes these in; outputs stay the same to the last bit. See `chain_report`.
 
     Returns:
         A model in evaluation mode that is called as ``model`` is; layers that several names share stay shared.
@@ -45,8 +51,22 @@ def to_integer(model: nn.Module) -> nn.Module:
         already = any(isinstance(module, (IntegerLayer, IntegerMatmul)) for module in model.modules())
         what = "an integer model already" if already else "a float model"
         raise VsquantError(f"the model must come from vsquant.quantize or vsquant.load, not be {what}")
-    integer: nn.Module = copy.deepcopy(model, dict(replaced))
-    return integer.eval()
+    integer: nn.Module = copy.deepcopy(model, dict(replaced)).eval()
+    integer, report = chain_model(integer) if chain else (integer, ChainReport())
+    setattr(integer, _ATTRIBUTE, report)
+    return integer
+
+
+def chain_report(model: nn.Module) -> ChainReport:
+    """What of an integer model was chained and what was not, and why.
+
+    Raises:
+        VsquantError: the model is not one that `to_integer` made.
+    """
+    report = vars(model).get(_ATTRIBUTE)
+    if not isinstance(report, ChainReport):
+        raise VsquantError(f"the model must come from vsquant.to_integer, not be a {type(model).__name__}")
+    return report
 
 
 def integer_twin(module: QuantLayer | QuantMatmul) -> IntegerLayer | IntegerMatmul:

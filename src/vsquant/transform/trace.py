@@ -19,7 +19,7 @@ Batch: TypeAlias = Tensor | Mapping[str, Tensor]
 AFFINE_LAYERS: Final = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 # What forward functions of models raise when they meet what tracing puts in place of tensors.
-_TRACING_ERRORS: Final = (
+TRACING_ERRORS: Final = (
     fx.proxy.TraceError,
     RuntimeError,
     TypeError,
@@ -63,14 +63,14 @@ def trace(model: nn.Module, example: Batch | None) -> Trace | str:
     """
     try:
         return _symbolic(model, example)
-    except _TRACING_ERRORS as error:
-        reason = f"torch.fx cannot trace the model: {_first_line(error)}"
+    except TRACING_ERRORS as error:
+        reason = f"torch.fx cannot trace the model: {first_line(error)}"
     if example is None:
         return f"{reason}; give an example batch or declare the pairs"
     try:
         return _exported(model, example)
-    except _TRACING_ERRORS as error:
-        return f"{reason}; torch.export cannot either: {_first_line(error)}; declare the pairs"
+    except TRACING_ERRORS as error:
+        return f"{reason}; torch.export cannot either: {first_line(error)}; declare the pairs"
 
 
 def has_base_forward(module: nn.Module) -> bool:
@@ -95,7 +95,7 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module, example: Batch | None) -> Trace:
-    graph = _Tracer().trace(model, concrete_args=_defaults(model, example))
+    graph = _Tracer().trace(model, concrete_args=defaults_of(model, example))
     modules = dict(model.named_modules(remove_duplicate=False))
     affine: dict[fx.Node, str] = {}
     norms: dict[fx.Node, str] = {}
@@ -148,12 +148,13 @@ def _argument(node: fx.Node, position: int, name: str) -> fx.Node | None:
     return value if isinstance(value, fx.Node) else None
 
 
-def _defaults(model: nn.Module, example: Batch | None) -> dict[str, Any]:
+def defaults_of(model: nn.Module, example: Batch | None) -> dict[str, Any]:
     """Values of the arguments that a batch leaves at their defaults."""
     given: Sequence[str] = () if example is None or isinstance(example, Tensor) else tuple(example)
     parameters = inspect.signature(model.forward).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty and p.name not in given}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for a reason within a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
