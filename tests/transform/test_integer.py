@@ -102,7 +102,7 @@ def test_an_integer_model_compiles_into_one_graph(images) -> None:
 
 
 def test_an_integer_model_can_be_exported(images) -> None:
-    integer = vsquant.to_integer(vsquant.quantize(network(), "w4a4u-s4/6", calibration=[images]))
+    integer = vsquant.to_integer(vsquant.quantize(network(), "w4a4u-s4/6", calibration=[images]), chain=False)
     program = torch.export.export(integer, (images,))
     assert torch.equal(program.module()(images), integer(images))
     called = [str(node.target) for node in program.graph.nodes if "vsquant" in str(node.target)]
