@@ -50,6 +50,7 @@ def inspection(*layers: LayerInspection) -> Inspection:
         path="m.vsq",
         architecture="bert",
         format_version=2,
+        form="simulated",
         file_bytes=9000,
         float_bytes=2048,
         float32_bytes=67_584,
@@ -77,7 +78,10 @@ def test_layers(squad_table: Table) -> None:
 def test_inspection_lines() -> None:
     text = shown(render_inspection(inspection(layer("a.b", 21.34), replace(layer("emb", None), spec="w8a8"))), width=80)
     words = " ".join(text.split())
-    assert "m.vsq bert, format version 2 8.8 KiB on disk; in fp32 66.0 KiB (7.5×), in fp16 33.0 KiB (3.8×)" in words
+    assert (
+        "m.vsq bert, simulated, format version 2 8.8 KiB on disk; in fp32 66.0 KiB (7.5×), in fp16 33.0 KiB (3.8×)"
+        in words
+    )
     assert "16,384 quantized weights at 4.25 bits each: 8.5 KiB; 2.0 KiB of other tensors" in words
     lines = text.splitlines()
     assert lines[lines.index("a.b") + 1].split() == (

@@ -14,20 +14,21 @@ import vsquant
 from vsquant.errors import CalibrationError, CheckpointError, RecipeError, ShapeError, SpecError
 from vsquant.export.building import build
 from vsquant.export.header import FORMAT_VERSION, FloatName, Header, LayerHeader, MatmulHeader, report_headers
+from vsquant.export.state import canonical_state, is_integer
 from vsquant.export.storage import read_header, read_tensors, write
 from vsquant.export.validation import check_layer_fits, check_layer_tensors, check_ranges, layer_tensors
-from vsquant.nn import QuantLayer
 from vsquant.tasks import architectures
 from vsquant.transform.attention import AttentionEntry, attention_entries, place_matmuls, ranges_in_state
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm
+from vsquant.transform.integer import to_integer
 from vsquant.transform.match import find_layers
 from vsquant.transform.replace import make_layer, set_module
 from vsquant.workflows.record import attach_record, quantization_record, quantized_layers
 
 
 def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] | None = None) -> None:
-    """Write a quantized model to ``path``, whole or not at all.
+    """Write a quantized model, simulated or integer, to ``path``, whole or not at all.
 
     ``architecture`` (as of `Task.architecture`) lets `load` build the model by itself; models of the transformers
     package describe themselves.
@@ -38,10 +39,11 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
             than tensors.
     """
     record = quantization_record(model)
-    tensors, tied = _unique_tensors(_state(model))
+    tensors, tied = _unique_tensors(canonical_state(model))
     header = Header(
         format_version=FORMAT_VERSION,
         vsquant_version=vsquant.__version__,
+        form="integer" if is_integer(model) else "simulated",
         architecture=dict(architecture) if architecture is not None else architectures.describe(model),
         layers=_layer_headers(model),
         matmuls=tuple(
@@ -64,6 +66,8 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Read a quantized model; its outputs are those of the saved one, bit for bit.
 
+    An integer model comes back as one: its layers are packed for the machine that loads it.
+
     ``model`` is the float model that was quantized (its weights do not matter; it is left as it was). Without it, only
     architectures that the header names and vsquant knows are built.
 
@@ -71,6 +75,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         CheckpointError: the file is missing, truncated, damaged, foreign, a pickle, or does not fit the model; the
             message names the tensor where one is at fault.
         MissingExtraError: the package that has the architecture is not installed.
+        BackendError: VSQUANT_BACKEND names a backend that cannot run a layer of an integer model.
     """
     source = Path(path)
     header = read_header(source)
@@ -85,30 +90,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise CheckpointError(f"{source} does not fit the model: {error}") from error
     _load_state(base, tensors, header, source)
     attach_record(base, header.record)
-    return base.eval()
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a model but the weights that quantized layers make of their integers.
-
-    Buffers that PyTorch leaves out of a state are there too: what they are may depend on how the model was made.
-    """
-    state: dict[str, Tensor] = model.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"the model's state must hold tensors only, but {name!r} is a {type(value).__name__}")
-    return state | _unlisted_buffers(model)
-
-
-def _unlisted_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The non-persistent buffers outside quantized layers, under every name they have."""
-    made = {
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, QuantLayer)
-    }
-    listed = model.state_dict().keys() | made
-    return {name: buffer for name, buffer in model.named_buffers(remove_duplicate=False) if name not in listed}
+    return to_integer(base) if header.form == "integer" else base.eval()
 
 
 def _unique_tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -186,7 +168,7 @@ def _load_state(model: nn.Module, tensors: Mapping[str, Tensor], header: Header,
         if stored not in tensors:
             raise CheckpointError(f"{path}: tensor {name!r} is tied to {stored!r}, which is not in the file")
         state[name] = tensors[stored]
-    expected = _state(model)
+    expected = canonical_state(model)
     missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or foreign:
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has a tensor {foreign[0]!r} that the model has not"

@@ -21,11 +21,13 @@ from pydantic import (
 
 from vsquant.errors import CheckpointError, SpecError
 from vsquant.results.layers import LayerReport
+from vsquant.spec.formats import FloatFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.workflows.record import QuantizationRecord
 
 FORMAT_VERSION: Final = 2
 
+Form: TypeAlias = Literal["simulated", "integer"]
 FloatName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]
 
 
@@ -87,13 +89,15 @@ class Header(_Strict):
 
     ``architecture`` is what `vsquant.tasks.architectures.build` needs, None for models only their owner can build;
     ``tied`` maps the names of tensors that are not stored to the stored ones they are; ``checksums`` has the CRC-32 of
-    every stored tensor's bytes.
+    every stored tensor's bytes; ``form`` is what loading gives, the tensors are the same.
 
-    Invariants: no module is named twice; layers have a shape exactly from version 2 on.
+    Invariants: no module is named twice; layers have a shape exactly from version 2 on; an integer model has quantized
+    parts, none in a comparison format.
     """
 
     format_version: Literal[1, 2]
     vsquant_version: str
+    form: Form = "simulated"
     architecture: dict[str, str] | None
     layers: tuple[LayerHeader, ...]
     matmuls: tuple[MatmulHeader, ...]
@@ -121,6 +125,15 @@ class Header(_Strict):
         for layer in self.layers:
             if (layer.weight_shape is not None) != (self.format_version >= 2):
                 raise ValueError(f"layer {layer.name!r} must have a weight_shape exactly from version 2 on")
+        return self
+
+    @model_validator(mode="after")
+    def _is_integer_only_where_it_can_be(self) -> Header:
+        specs = [*(layer.spec for layer in self.layers), *(matmul.spec for matmul in self.matmuls)]
+        comparisons = [spec for spec in specs if FloatFormat in (type(spec.weight), type(spec.activation))]
+        if self.form == "integer" and (not specs or comparisons):
+            what = f"{comparisons[0]}, which is simulated only" if comparisons else "none"
+            raise ValueError(f"an integer model must have quantized layers of integer formats, not {what}")
         return self
 
     @classmethod

@@ -40,6 +40,7 @@ def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspectio
         path=str(source),
         architecture=_architecture_text(header),
         format_version=header.format_version,
+        form=header.form,
         file_bytes=source.stat().st_size,
         float_bytes=tensor_bytes(others),
         float32_bytes=elements * torch.float32.itemsize + tensor_bytes(others, torch.float32),

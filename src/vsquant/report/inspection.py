@@ -76,7 +76,7 @@ def _inspection_title(inspection: Inspection) -> Text:
     size = inspection.file_bytes
     title = Text(inspection.path, style="bold")
     title.append(
-        f"\n{inspection.architecture}, format version {inspection.format_version}"
+        f"\n{inspection.architecture}, {inspection.form}, format version {inspection.format_version}"
         f"\n{size_text(size)} on disk; in fp32 {size_text(inspection.float32_bytes)} "
         f"({inspection.float32_bytes / size:.1f}×), in fp16 {size_text(inspection.float16_bytes)} "
         f"({inspection.float16_bytes / size:.1f}×)"

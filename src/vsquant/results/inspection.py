@@ -38,7 +38,7 @@ class LayerInspection:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A checkpoint: where it is, what it is of, and its quantized layers.
+    """A checkpoint: where it is, what it is of, the form in which it is loaded, and its quantized layers.
 
     ``file_bytes`` is the file's size; ``float_bytes`` is what tensors outside quantized layers (and biases) take;
     ``float32_bytes`` and ``float16_bytes`` are what all tensors would take in those types; ``left_float`` has the
@@ -48,6 +48,7 @@ class Inspection:
     path: str
     architecture: str
     format_version: int
+    form: Literal["simulated", "integer"]
     file_bytes: int
     float_bytes: int
     float32_bytes: int
