@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vsquant.report.layer_groups import group_lines, layer_groups
+from vsquant.report.layer_groups import common_name, group_lines, layer_groups
 from vsquant.report.numbers import finite_or_none, size_text, time_text
 from vsquant.results import Diagnosis, FindingLevel, Inspection
 
@@ -100,7 +100,7 @@ def _left_float(inspection: Inspection) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, reason in inspection.left_float:
         names.setdefault(reason, []).append(name)
-    return [f"left float: {', '.join(layers)} ({reason})" for reason, layers in names.items()]
+    return [f"left float: {common_name(layers)} ({reason})" for reason, layers in names.items()]
 
 
 def _estimates(diagnosis: Diagnosis) -> list[str]:

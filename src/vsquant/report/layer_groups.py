@@ -25,14 +25,8 @@ class LayerGroup:
 
     @property
     def name(self) -> str:
-        """The layers' names, numbers in them as ``*``: ``encoder.*.{key, query}``."""
-        patterns = list(dict.fromkeys(_pattern(layer.name) for layer in self.layers)) if len(self.layers) > 1 else []
-        if not patterns:
-            return self.layers[0].name
-        prefix = _common_prefix([pattern.split(".") for pattern in patterns])
-        rests = [".".join(pattern.split(".")[len(prefix) :]) for pattern in patterns]
-        inside = rests[0] if len(rests) == 1 else "{" + ", ".join(rests) + "}" if prefix else ", ".join(rests)
-        return ".".join([*prefix, inside])
+        """The layers' names as one."""
+        return common_name([layer.name for layer in self.layers])
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -59,6 +53,17 @@ class LayerGroup:
     def _sqnr(self) -> str:
         known = sorted(layer.sqnr_db for layer in self.layers if layer.sqnr_db is not None)
         return _span([f"{decibels:.1f}" if math.isfinite(decibels) else "∞" for decibels in known])
+
+
+def common_name(names: Sequence[str]) -> str:
+    """Several names as one, numbers in them as ``*``: ``encoder.*.{key, query}``; a single name as it is."""
+    if len(names) == 1:
+        return names[0]
+    patterns = [pattern.split(".") for pattern in dict.fromkeys(_pattern(name) for name in names)]
+    prefix = _common_prefix(patterns)
+    rests = [".".join(pattern[len(prefix) :]) for pattern in patterns]
+    inside = "{" + ", ".join(rests) + "}" if prefix and len(rests) > 1 else ", ".join(rests)
+    return ".".join([*prefix, inside])
 
 
 def layer_groups(layers: Sequence[LayerInspection]) -> tuple[LayerGroup, ...]:
