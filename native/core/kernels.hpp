@@ -9,8 +9,18 @@
 
 namespace vsquant {
 
-// How a weight panel is laid out for a tile: [blocks][4 groups][16 channels][4 elements] int8.
-enum class Unpacked : std::uint8_t { codes /* q */, folded /* q * sigma, |q * sigma| <= 127 */ };
+// How a weight panel is laid out for a tile. Codes lie as [blocks][4 groups][16 channels][4 elements], scales as
+// [vectors][16 channels]. Paired (V = 16) codes lie as [pairs of blocks][8 groups][16 channels][2 elements of the first
+// block, 2 of the second], scales as [pairs of vectors][16 channels][2]; a missing second block may hold anything.
+enum class Unpacked : std::uint8_t {
+  codes,          // q
+  folded,         // q * sigma, |q * sigma| <= 127
+  biased,         // q + Kernels::vector_bias, unsigned
+  paired_codes,   // q, paired
+  paired_biased,  // q + Kernels::vector_bias, paired
+};
+// What a panel's blocks, or vectors, take once unpacked: the last pair is a whole one.
+constexpr std::int64_t unpacked_room(std::int64_t blocks) { return blocks + blocks % 2; }
 
 // How a vector tile settles one vector: S += p * partial.
 struct VectorOptions {
@@ -20,6 +30,8 @@ struct VectorOptions {
   int blocks_per_vector;    // V / 16
   std::int64_t drain;       // vectors after which an int32 accumulator is emptied into int64;
                             // 0: one vector's product may pass int32 already (Kernels::has_wide_vectors)
+  std::int64_t element_limit;  // largest |a * w| of one element
+  Unpacked form;               // of the weights, as Kernels::vector_form says
 };
 
 struct Kernels {
@@ -33,11 +45,11 @@ struct Kernels {
   bool has_folded;          // whether folded_tile exists (int8 x int8 dot products without saturation)
   int word_partial_limit;   // a vector tile may be asked for partial_is_word while |partial| stays below this
 
-  // Blocks [first, first + count) of one panel as int8.
+  // Blocks [first, first + count) of one panel as int8; `first` even.
   void (*unpack_codes)(const PackedWeight&, std::int64_t panel, std::int64_t first, std::int64_t count, Unpacked,
                        std::int8_t* out);
-  // Vector scales of one panel, sigma as int16 [vectors][16].
-  void (*unpack_scales)(const PackedWeight&, std::int64_t panel, std::int16_t* out);
+  // Vector scales of one panel, sigma as int16.
+  void (*unpack_scales)(const PackedWeight&, std::int64_t panel, Unpacked, std::int16_t* out);
 
   // out[row][panel*16 + channel] = sum over all elements of a * w for codes of a and (folded) codes of w. Where the
   // codes of a are signed, `weights` of panel p still are plain: the tile adds 128 to a and the caller subtracts
@@ -56,6 +68,8 @@ struct Kernels {
                       int panels, const VectorOptions&, std::int64_t* out);
   int vector_bias;
   bool has_wide_vectors;
+  // The form in which vector_tile wants weights of at most |w| = `weight_magnitude`; `options` lack only it.
+  Unpacked (*vector_form)(const VectorOptions& options, int weight_magnitude, bool codes_signed);
 
   // As vector_tile for panels of nibbles, V = 16, signed codes, partial_is_word, read without unpacking; starts are
   // -8 * (sum of the vector's codes).

@@ -60,26 +60,33 @@ struct Panels {
   bool has_scales;
 };
 
+Unpacked form_of(const Multiplication& m) {
+  if (m.plan.fold_weights) return m.weight.scale_layout == ScaleLayout::none ? Unpacked::codes : Unpacked::folded;
+  return m.plan.path == ProductPath::vectors ? m.plan.vectors.form : Unpacked::codes;
+}
+
 void unpack(Workspace& mine, const Multiplication& m, Panels& panels) {
   const PackedWeight& weight = m.weight;
-  const bool folded = m.plan.fold_weights && weight.scale_layout != ScaleLayout::none;
-  const bool in_place = m.kernels->reads_bytes_in_place && weight.code_layout == CodeLayout::bytes && !folded;
+  const Unpacked form = form_of(m);
+  const bool in_place =
+      m.kernels->reads_bytes_in_place && weight.code_layout == CodeLayout::bytes && form == Unpacked::codes;
   panels.has_scales = m.plan.path == ProductPath::vectors && !m.plan.fold_weights &&
                       weight.scale_layout != ScaleLayout::none;
-  std::int8_t* codes = in_place ? nullptr : mine.codes.get<std::int8_t>(panels.count * weight.blocks * kBlockCodes);
-  std::int16_t* scales =
-      panels.has_scales ? mine.scales.get<std::int16_t>(panels.count * weight.vectors() * kPanelChannels) : nullptr;
+  const std::int64_t panel_codes = unpacked_room(weight.blocks) * kBlockCodes;
+  const std::int64_t panel_scales = unpacked_room(weight.vectors()) * kPanelChannels;
+  std::int8_t* codes = in_place ? nullptr : mine.codes.get<std::int8_t>(panels.count * panel_codes);
+  std::int16_t* scales = panels.has_scales ? mine.scales.get<std::int16_t>(panels.count * panel_scales) : nullptr;
   for (int p = 0; p < panels.count; ++p) {
     if (in_place) {
       panels.codes[p] = reinterpret_cast<const std::int8_t*>(weight.codes) + (panels.first + p) * weight.blocks * kBlockCodes;
     } else {
-      std::int8_t* out = codes + p * weight.blocks * kBlockCodes;
-      m.kernels->unpack_codes(weight, panels.first + p, 0, weight.blocks, folded ? Unpacked::folded : Unpacked::codes, out);
+      std::int8_t* out = codes + p * panel_codes;
+      m.kernels->unpack_codes(weight, panels.first + p, 0, weight.blocks, form, out);
       panels.codes[p] = out;
     }
     if (!panels.has_scales) continue;
-    std::int16_t* out = scales + p * weight.vectors() * kPanelChannels;
-    m.kernels->unpack_scales(weight, panels.first + p, out);
+    std::int16_t* out = scales + p * panel_scales;
+    m.kernels->unpack_scales(weight, panels.first + p, form, out);
     panels.scales[p] = out;
   }
 }

@@ -34,6 +34,7 @@ VectorOptions vector_options(const Kernels& kernels, std::int64_t partial, std::
   options.partial_is_word = !options.round_product && partial < kernels.word_partial_limit && product < kInt16;
   options.blocks_per_vector = blocks_per_vector;
   options.drain = (kInt32 - 1) / (partial * product);
+  options.element_limit = partial / (std::int64_t{blocks_per_vector} * kBlockElements);
   return options;
 }
 
@@ -70,6 +71,9 @@ bool plan_products(const Kernels& kernels, const Format& weight, const Format& a
   plan->vectors = plan->fold_weights
                       ? vector_options(kernels, partial * weight_top, activation_top, rounding, blocks_per_vector)
                       : plan->few_vectors;
+  plan->vectors.form = plan->fold_weights
+                           ? Unpacked::folded
+                           : kernels.vector_form(plan->vectors, weight.magnitude(), activation.is_signed);
   return plan->vectors.drain > 0 || kernels.has_wide_vectors;
 }
 

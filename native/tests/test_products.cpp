@@ -35,7 +35,7 @@ struct Case {
   }
 };
 
-constexpr int kPanelCount = 4, kRowCount = 8;
+constexpr int kPanelCount = 4, kRowCount = 13;
 
 struct Operands {
   std::vector<std::uint8_t> codes, scales, rows;
@@ -102,13 +102,15 @@ struct Unpacking {
 
 Unpacking unpack(const Kernels& kernels, const PackedWeight& weight, Unpacked form) {
   Unpacking u;
-  u.bytes.resize(kPanelCount * weight.blocks * kBlockCodes);
-  u.words.resize(kPanelCount * weight.vectors() * kPanelChannels);
+  const std::int64_t panel_codes = unpacked_room(weight.blocks) * kBlockCodes;
+  const std::int64_t panel_scales = unpacked_room(weight.vectors()) * kPanelChannels;
+  u.bytes.resize(kPanelCount * panel_codes);
+  u.words.resize(kPanelCount * panel_scales);
   for (int panel = 0; panel < kPanelCount; ++panel) {
-    std::int8_t* codes = u.bytes.data() + panel * weight.blocks * kBlockCodes;
-    std::int16_t* scales = u.words.data() + panel * weight.vectors() * kPanelChannels;
+    std::int8_t* codes = u.bytes.data() + panel * panel_codes;
+    std::int16_t* scales = u.words.data() + panel * panel_scales;
     kernels.unpack_codes(weight, panel, 0, weight.blocks, form, codes);
-    kernels.unpack_scales(weight, panel, scales);
+    kernels.unpack_scales(weight, panel, form, scales);
     u.codes.push_back(codes);
     u.scales.push_back(scales);
   }
@@ -152,8 +154,16 @@ void check_few(const Kernels& kernels, const Operands& o, const Pointers& p, con
   }
 }
 
+// Products up to `product` rounded to 5 bits, or by one bit where they have no more.
+ProductRounding rounding_of(std::int64_t product) {
+  int width = 0;
+  while (product >> width != 0) ++width;
+  const int bits = width > 5 ? 5 : width - 1;
+  return {width - bits, (1 << bits) - 1};
+}
+
 void check_vectors(const Kernels& kernels, const Case& c, const Operands& o, const std::string& name) {
-  const Unpacking u = unpack(kernels, o.weight, Unpacked::codes);
+  const Unpacking plain = unpack(*scalar_kernels(), o.weight, Unpacked::codes);
   const std::int64_t product = std::int64_t{c.scale_max()} * (c.activation_scale_max ? c.activation_scale_max : 1);
   const std::int64_t partial = std::int64_t{c.blocks_per_vector} * 16 * c.code_max() * (c.codes_signed ? 127 : 255);
   const bool word = partial < kernels.word_partial_limit && product < 32768;
@@ -163,15 +173,18 @@ void check_vectors(const Kernels& kernels, const Case& c, const Operands& o, con
     const Pointers p = point(o, c, rows, kernels.vector_bias);
     for (const bool round : {false, true}) {
       if (round && !c.activation_scale_max) continue;
-      const VectorOptions options{word && !round, round, {round ? 3 : 0, round ? 31 : 0x7fffffff},
-                                  c.blocks_per_vector, drain};
-      const auto expected = plain_vectors(p, u, options, true);
+      VectorOptions options{word && !round, round, {}, c.blocks_per_vector, drain,
+                            partial / (c.blocks_per_vector * 16), Unpacked::codes};
+      if (round) options.rounding = rounding_of(product);
+      options.form = kernels.vector_form(options, c.code_max(), c.codes_signed);
+      const Unpacking u = unpack(kernels, o.weight, options.form);
+      const auto expected = plain_vectors(p, plain, options, true);
       for (int panels = 1; rows <= kernels.vector_rows && panels <= kernels.tile_panels; ++panels) {
         std::vector<std::int64_t> out(kernels.vector_rows * kernels.tile_panels * kPanelChannels, -1);
         kernels.vector_tile(p.tile, u.codes.data(), u.scales.data(), panels, options, out.data());
         compare(kernels, out, expected, rows, panels, 0, name + " vector_tile");
       }
-      if (rows <= kernels.few_rows && word && !round && c.codes_signed && c.blocks_per_vector == 1 &&
+      if (rows <= kernels.few_rows && word && drain > 0 && !round && c.codes_signed && c.blocks_per_vector == 1 &&
           c.codes == CodeLayout::nibbles)
         check_few(kernels, o, point(o, c, rows, 8), options, expected, name);
     }
@@ -181,7 +194,7 @@ void check_vectors(const Kernels& kernels, const Case& c, const Operands& o, con
 void check_folded(const Kernels& kernels, const Case& c, const Operands& o, const std::string& name) {
   const Unpacking u = unpack(kernels, o.weight, Unpacked::folded);
   expect(u.bytes == unpack(*scalar_kernels(), o.weight, Unpacked::folded).bytes, name + " unpack folded");
-  const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1};
+  const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1, 0, Unpacked::folded};
   for (int rows = 1; rows <= kernels.folded_rows && rows <= kRowCount; ++rows) {
     Pointers p = point(o, c, rows, 0);
     p.tile.scales = nullptr;
@@ -203,7 +216,7 @@ void check_folded(const Kernels& kernels, const Case& c, const Operands& o, cons
 
 void check_folded_few(const Kernels& kernels, const Case& c, const Operands& o, const std::string& name) {
   const Unpacking u = unpack(*scalar_kernels(), o.weight, Unpacked::folded);
-  const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1};
+  const VectorOptions whole{false, false, {}, c.blocks_per_vector, 1, 0, Unpacked::folded};
   for (int rows = 1; rows <= kernels.folded_few_rows && rows <= kRowCount; ++rows) {
     Pointers p = point(o, c, rows, 0);
     p.tile.scales = nullptr;

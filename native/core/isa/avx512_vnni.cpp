@@ -29,6 +29,7 @@ constexpr Kernels table() {
   kernels.vector_tile = vector_tile;
   kernels.vector_bias = 128;
   kernels.has_wide_vectors = true;
+  kernels.vector_form = vector_form;
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;

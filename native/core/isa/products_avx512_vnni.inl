@@ -140,7 +140,7 @@ void unpack_scales_of(const PackedWeight& weight, std::int64_t panel, std::int16
         _mm512_cvtepi32_epi16(load_scales<Layout>(weight.scales, panel * vectors + vector, offset)));
 }
 
-void unpack_scales(const PackedWeight& weight, std::int64_t panel, std::int16_t* out) {
+void unpack_scales(const PackedWeight& weight, std::int64_t panel, Unpacked, std::int16_t* out) {
   switch (weight.scale_layout) {
     case ScaleLayout::none:
       return unpack_scales_of<ScaleLayout::none>(weight, panel, out);
@@ -546,6 +546,8 @@ void word_vectors(const RowTile& tile, const std::int8_t* const* weights, const 
   for (int r = 0; r < Rows; ++r)
     for (int p = 0; p < Panels; ++p) add_wide(out + (r * kPanels + p) * kPanelChannels, sum[r][p]);
 }
+
+Unpacked vector_form(const VectorOptions&, int, bool) { return Unpacked::codes; }
 
 template <int Rows, int Panels, bool Signed, bool Activation, bool Round>
 VectorTile by_length(const VectorOptions& options) {

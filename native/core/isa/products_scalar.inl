@@ -45,7 +45,7 @@ void unpack_codes(const PackedWeight& weight, std::int64_t panel, std::int64_t f
   }
 }
 
-void unpack_scales(const PackedWeight& weight, std::int64_t panel, std::int16_t* out) {
+void unpack_scales(const PackedWeight& weight, std::int64_t panel, Unpacked, std::int16_t* out) {
   for (std::int64_t vector = 0; vector < weight.vectors(); ++vector)
     for (int channel = 0; channel < kPanelChannels; ++channel)
       out[vector * kPanelChannels + channel] = static_cast<std::int16_t>(scale_of(weight, panel, vector, channel));
@@ -76,6 +76,8 @@ void folded_tile(const RowTile& tile, const std::int8_t* const* weights, int pan
     }
   }
 }
+
+Unpacked vector_form(const VectorOptions&, int, bool) { return Unpacked::codes; }
 
 std::int64_t product_of(const VectorOptions& options, std::int64_t weight_scale, std::int64_t activation_scale) {
   const std::int64_t exact = weight_scale * activation_scale;

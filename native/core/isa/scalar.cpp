@@ -21,6 +21,7 @@ Kernels table() {
   kernels.folded_tile = folded_tile;
   kernels.vector_tile = vector_tile;
   kernels.has_wide_vectors = true;
+  kernels.vector_form = vector_form;
   kernels.reads_bytes_in_place = true;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;

@@ -1,0 +1,45 @@
+// AVX2, without VNNI: the scale of a vector is an operand of the instruction that widens its partial sums.
+#include <immintrin.h>
+
+#include "core/isa/quantize.inl"
+#include "core/kernels.hpp"
+
+namespace vsquant {
+
+#include "core/isa/products_avx2.inl"
+#include "core/isa/products_avx2_rows.inl"
+#include "core/isa/products_avx2_kernels.inl"
+#include "core/isa/products_avx2_tiles.inl"
+#include "core/isa/products_avx2_few.inl"
+#include "core/isa/epilogue.inl"
+
+namespace {
+
+constexpr Kernels table() {
+  Kernels kernels{};
+  kernels.name = "avx2";
+  kernels.vector_rows = kVectorRows;
+  kernels.tile_panels = kPanels;
+  kernels.few_rows = kFewRows;
+  kernels.word_partial_limit = 1 << 30;
+  kernels.unpack_codes = unpack_codes;
+  kernels.unpack_scales = unpack_scales;
+  kernels.vector_tile = vector_tile;
+  kernels.vector_bias = kBias;
+  kernels.has_wide_vectors = true;
+  kernels.vector_form = vector_form;
+  kernels.few_tile = few_tile;
+  kernels.reads_bytes_in_place = true;
+  kernels.epilogue = epilogue_kernels;
+  kernels.quantize = quantization::table;
+  return kernels;
+}
+
+}  // namespace
+
+const Kernels* avx2_kernels() {
+  static constexpr Kernels kernels = table();
+  return &kernels;
+}
+
+}  // namespace vsquant

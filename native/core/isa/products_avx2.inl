@@ -1,0 +1,190 @@
+// Products with AVX2: which codes pass which way, and weights as those ways want them. vpmaddubsw multiplies unsigned by
+// signed bytes and adds neighbours into 16-bit lanes; vpmaddwd multiplies pairs of lanes by the vector scales and adds
+// them into 32 bits. docs/design/cpu-kernels.md says why nothing wraps. Included by avx2.cpp alone.
+
+namespace {
+
+constexpr int kVectorRows = 12, kFewRows = 4, kPanels = 4;
+constexpr int kBias = 64;             // of 7-bit weights that become unsigned: 2 * (64 + 64) * 127 < 2^15
+constexpr int kNibbleBias = 8;
+constexpr int kLaneLimit = 1 << 15;   // a 16-bit lane holds less than this
+constexpr int kChunkBlocks = 32;      // blocks whose rows are arranged at a time: 512 bytes of each
+constexpr int kChunkCodes = kChunkBlocks * kBlockElements;
+// How far ahead of the weights it reads few_tile fetches them: about a microsecond at the memory's speed.
+constexpr int kPrefetchBytes = 4096;
+
+inline __m256i load(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
+inline void store(void* at, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(at), value); }
+
+inline __m256i broadcast32(const void* at) {
+  std::int32_t value;
+  __builtin_memcpy(&value, at, sizeof value);
+  return _mm256_set1_epi32(value);
+}
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// ---- what passes which way -----------------------------------------------------------------------------------------
+
+// How a vector's partial sum meets its scale product.
+enum class Settling : std::uint8_t {
+  weight,    // p = sigma_w < 2^15
+  product,   // p = sigma_w * sigma_a < 2^15
+  rounded,   // p = sigma_w * sigma_a < 2^16, rounded below 2^15
+  wide,      // anything, in 64 bits
+};
+
+Settling settling_of(const VectorOptions& options, bool activation_scales) {
+  if (options.drain < 1) return Settling::wide;
+  if (!options.round_product) {
+    if (!options.partial_is_word) return Settling::wide;
+    return activation_scales ? Settling::product : Settling::weight;
+  }
+  const bool fits = ((std::int64_t{options.rounding.limit} + 1) << options.rounding.shift) <= 1 << 16;
+  return fits ? Settling::rounded : Settling::wide;
+}
+
+bool is_paired(Unpacked form) { return form == Unpacked::paired_codes || form == Unpacked::paired_biased; }
+bool is_biased(Unpacked form) { return form == Unpacked::biased || form == Unpacked::paired_biased; }
+
+// Signed codes want biased weights, but 8-bit ones do not fit an unsigned byte with a bias whose pairs fit a lane.
+Unpacked vector_form(const VectorOptions& options, int weight_magnitude, bool codes_signed) {
+  const bool biased = codes_signed && weight_magnitude <= kBias;
+  const bool paired = (biased || !codes_signed) && options.blocks_per_vector == 1 && options.drain >= 2 &&
+                      options.element_limit * kBlockElements < kLaneLimit &&
+                      settling_of(options, true) != Settling::wide;
+  if (paired) return biased ? Unpacked::paired_biased : Unpacked::paired_codes;
+  return biased ? Unpacked::biased : Unpacked::codes;
+}
+
+// ---- unpacking -----------------------------------------------------------------------------------------------------
+
+// A block's 256 codes as eight registers [4 groups of elements][channels 0-7, 8-15], nibbles as q + 8.
+struct Block {
+  __m256i code[4][2];
+};
+
+inline Block load_nibbles(const std::uint8_t* at) {
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  Block block;
+  for (int h = 0; h < 2; ++h)
+    for (int c = 0; c < 2; ++c) {
+      const __m256i both = load(at + h * 64 + c * 32);
+      block.code[2 * h][c] = _mm256_and_si256(both, low_bits);
+      block.code[2 * h + 1][c] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+    }
+  return block;
+}
+
+inline Block load_bytes(const std::uint8_t* at) {
+  Block block;
+  for (int g = 0; g < 4; ++g)
+    for (int c = 0; c < 2; ++c) block.code[g][c] = load(at + g * 64 + c * 32);
+  return block;
+}
+
+// Bytes [8 steps][16 channels][elements 2s, 2s + 1 of vector A, then of vector B]: a 16-bit lane sums one vector.
+inline void store_pair(const Block& a, const Block& b, __m256i offset, std::int8_t* out) {
+  constexpr int kHighWords = 0xaa;
+  for (int g = 0; g < 4; ++g)
+    for (int c = 0; c < 2; ++c) {
+      const __m256i x = a.code[g][c], y = b.code[g][c];
+      const __m256i first = _mm256_blend_epi16(x, _mm256_slli_epi32(y, 16), kHighWords);
+      const __m256i second = _mm256_blend_epi16(_mm256_srli_epi32(x, 16), y, kHighWords);
+      store(out + g * 128 + c * 32, _mm256_add_epi8(first, offset));
+      store(out + g * 128 + 64 + c * 32, _mm256_add_epi8(second, offset));
+    }
+}
+
+inline void store_block(const Block& block, __m256i offset, std::int8_t* out) {
+  for (int g = 0; g < 4; ++g)
+    for (int c = 0; c < 2; ++c) store(out + g * 64 + c * 32, _mm256_add_epi8(block.code[g][c], offset));
+}
+
+template <bool Nibbles>
+void unpack_blocks(const std::uint8_t* codes, std::int64_t count, Unpacked form, std::int8_t* out) {
+  constexpr int kBytes = Nibbles ? kBlockCodes / 2 : kBlockCodes;
+  const int bias = is_biased(form) ? kBias : 0;
+  const __m256i offset = _mm256_set1_epi8(static_cast<char>(bias - (Nibbles ? kNibbleBias : 0)));
+  const auto block = [&](std::int64_t i) {
+    if constexpr (Nibbles) return load_nibbles(codes + i * kBytes);
+    return load_bytes(codes + i * kBytes);
+  };
+  if (!is_paired(form)) {
+    for (std::int64_t i = 0; i < count; ++i) store_block(block(i), offset, out + i * kBlockCodes);
+    return;
+  }
+  std::int64_t i = 0;
+  for (; i + 2 <= count; i += 2) store_pair(block(i), block(i + 1), offset, out + i * kBlockCodes);
+  if (i < count) store_pair(block(i), block(i), offset, out + i * kBlockCodes);  // the second's scale is zero
+}
+
+void unpack_codes(const PackedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
+                  Unpacked form, std::int8_t* out) {
+  const std::int64_t block = panel * weight.blocks + first;
+  if (weight.code_layout == CodeLayout::nibbles)
+    unpack_blocks<true>(weight.codes + block * (kBlockCodes / 2), count, form, out);
+  else
+    unpack_blocks<false>(weight.codes + block * kBlockCodes, count, form, out);
+}
+
+// sigma of 16 channels in 16-bit lanes.
+template <ScaleLayout Layout>
+inline __m256i load_scales(const std::uint8_t* scales, std::int64_t at, __m256i offset) {
+  if constexpr (Layout == ScaleLayout::nibbles) {
+    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + at * 8));
+    const __m128i bytes = _mm_and_si128(_mm_unpacklo_epi64(both, _mm_srli_epi16(both, 4)), _mm_set1_epi8(15));
+    return _mm256_add_epi16(_mm256_cvtepu8_epi16(bytes), offset);
+  } else if constexpr (Layout == ScaleLayout::bytes) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + at * 16));
+    return _mm256_add_epi16(_mm256_cvtepu8_epi16(bytes), offset);
+  } else if constexpr (Layout == ScaleLayout::words) {
+    return _mm256_add_epi16(load(scales + at * 32), offset);
+  } else {
+    return _mm256_set1_epi16(1);
+  }
+}
+
+// Sixteen words of `a` and of `b` as [channel][a, b]: channels 0-7, then 8-15.
+struct WordPairs {
+  __m256i half[2];
+};
+
+inline WordPairs interleave(__m256i a, __m256i b) {
+  constexpr int kSwapMiddle = 0xd8;
+  a = _mm256_permute4x64_epi64(a, kSwapMiddle);
+  b = _mm256_permute4x64_epi64(b, kSwapMiddle);
+  return {{_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)}};
+}
+
+template <ScaleLayout Layout>
+void unpack_scales_of(const PackedWeight& weight, std::int64_t panel, Unpacked form, std::int16_t* out) {
+  const __m256i offset = _mm256_set1_epi16(static_cast<short>(weight.scale_offset));
+  const std::int64_t vectors = weight.vectors(), first = panel * vectors;
+  const auto scales = [&](std::int64_t vector) { return load_scales<Layout>(weight.scales, first + vector, offset); };
+  if (!is_paired(form)) {
+    for (std::int64_t vector = 0; vector < vectors; ++vector) store(out + vector * kPanelChannels, scales(vector));
+    return;
+  }
+  for (std::int64_t vector = 0; vector < vectors; vector += 2) {
+    const WordPairs both =
+        interleave(scales(vector), vector + 1 < vectors ? scales(vector + 1) : _mm256_setzero_si256());
+    store(out + vector * kPanelChannels, both.half[0]);
+    store(out + (vector + 1) * kPanelChannels, both.half[1]);
+  }
+}
+
+void unpack_scales(const PackedWeight& weight, std::int64_t panel, Unpacked form, std::int16_t* out) {
+  switch (weight.scale_layout) {
+    case ScaleLayout::none:
+      return unpack_scales_of<ScaleLayout::none>(weight, panel, form, out);
+    case ScaleLayout::nibbles:
+      return unpack_scales_of<ScaleLayout::nibbles>(weight, panel, form, out);
+    case ScaleLayout::bytes:
+      return unpack_scales_of<ScaleLayout::bytes>(weight, panel, form, out);
+    case ScaleLayout::words:
+      return unpack_scales_of<ScaleLayout::words>(weight, panel, form, out);
+  }
+}
+
+}  // namespace
