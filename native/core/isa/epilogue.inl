@@ -1,23 +1,51 @@
-// Settling sums in loops of 16 channels that the compiler turns into registers of the set it compiles for.
+// Settling sums, in vectors of the instruction set at hand.
 
 namespace {
+namespace epilogue {
 
-// fl(S), once rounded: from int32 directly; from int64 through float64, which holds every sum below 2^53 exactly.
-inline float rounded(std::int32_t sum) { return static_cast<float>(sum); }
-inline float rounded(std::int64_t sum) { return static_cast<float>(static_cast<double>(sum)); }
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef double Doubles __attribute__((vector_size(kLanes * 8)));
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef std::int64_t Longs __attribute__((vector_size(kLanes * 8)));
+
+template <class V, class T>
+inline V load(const T* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+inline Floats splat(float value) { return value - Floats{}; }
+
+// fl(S), rounded once: from int32 directly; from int64 through float64, which holds every sum below 2^53 exactly.
+inline Floats rounded(const std::int32_t* sums, const std::int32_t* correction) {
+  return __builtin_convertvector(load<Ints>(sums) - load<Ints>(correction), Floats);
+}
+inline Floats rounded(const std::int64_t* sums, const std::int32_t*) {
+  return __builtin_convertvector(__builtin_convertvector(load<Longs>(sums), Doubles), Floats);
+}
+
+inline Floats at_least(Floats x, float low) { return x < low ? splat(low) : x; }
+inline Floats at_most(Floats x, float high) { return x > high ? splat(high) : x; }
 
 // erf as a quotient of polynomials on [-4, 4], where float32 reaches +-1: within 5e-7 of it everywhere (tested).
-inline float erf_quotient(float x) {
-  const float bounded = x > 4.0f ? 4.0f : x < -4.0f ? -4.0f : x;
-  const float square = bounded * bounded;
-  float top = -2.72614225801306e-10f;
+inline Floats erf_quotient(Floats x) {
+  const Floats bounded = at_most(at_least(x, -4.0f), 4.0f), square = bounded * bounded;
+  Floats top = splat(-2.72614225801306e-10f);
   top = top * square + 2.77068142495902e-08f;
   top = top * square + -2.10102402082508e-06f;
   top = top * square + -5.69250639462346e-05f;
   top = top * square + -7.34990630326855e-04f;
   top = top * square + -2.95459980854025e-03f;
   top = top * square + -1.60960333262415e-02f;
-  float bottom = -1.45660718464996e-05f;
+  Floats bottom = splat(-1.45660718464996e-05f);
   bottom = bottom * square + -2.13374055278905e-04f;
   bottom = bottom * square + -1.68282697438203e-03f;
   bottom = bottom * square + -7.37332916720468e-03f;
@@ -26,34 +54,23 @@ inline float erf_quotient(float x) {
 }
 
 template <Function F>
-inline float apply(float y) {
-  if constexpr (F == Function::relu) return y < 0.0f ? 0.0f : y;
-  if constexpr (F == Function::relu6) {
-    const float positive = y < 0.0f ? 0.0f : y;
-    return positive > 6.0f ? 6.0f : positive;
-  }
+inline Floats apply(Floats y) {
+  if constexpr (F == Function::relu) return at_least(y, 0.0f);
+  if constexpr (F == Function::relu6) return at_most(at_least(y, 0.0f), 6.0f);
   if constexpr (F == Function::gelu) return y * 0.5f * (1.0f + erf_quotient(y * 0.70710678118654752f));
   return y;
 }
 
 template <Function F, class Sum>
-void settle_as(const Channels& channels, const RowSettling& row, const Sum* __restrict sums, float* __restrict y) {
-  for (int first = 0; first < row.count; first += 16) {
-    const float* __restrict coarse = channels.coarse + first;
-    const float* __restrict bias = channels.bias + first;
-    for (int c = 0; c < 16; ++c) {
-      Sum sum = sums[first + c];
-      if constexpr (sizeof(Sum) == 4)
-        sum = static_cast<Sum>(static_cast<std::uint32_t>(sum) -
-                               static_cast<std::uint32_t>(channels.correction[first + c]));
-      y[first + c] = row.activation_coarse * coarse[c] * rounded(sum) * row.power;
-    }
-    if (channels.has_bias)
-      for (int c = 0; c < 16; ++c) y[first + c] += bias[c];
-    if (row.residual != nullptr)
-      for (int c = 0; c < 16; ++c) y[first + c] += row.residual[first + c];
-    if constexpr (F != Function::none)
-      for (int c = 0; c < 16; ++c) y[first + c] = apply<F>(y[first + c]);
+void settle_as(const Channels& channels, const RowSettling& row, const Sum* sums, float* y) {
+  const Floats activation_coarse = splat(row.activation_coarse), power = splat(row.power);
+  for (int c = 0; c < row.count; c += kLanes) {
+    const Floats sum = rounded(sums + c, channels.correction + c);
+    Floats value = activation_coarse * load<Floats>(channels.coarse + c) * sum * power;
+    if (channels.has_bias) value += load<Floats>(channels.bias + c);
+    if (row.residual != nullptr) value += load<Floats>(row.residual + c);
+    value = apply<F>(value);
+    __builtin_memcpy(y + c, &value, sizeof value);
   }
 }
 
@@ -82,6 +99,9 @@ void fit_codes(const std::uint8_t* codes, const std::int16_t* scales, std::int64
   }
 }
 
-constexpr EpilogueKernels epilogue_kernels{settle<std::int32_t>, settle<std::int64_t>, fit_codes};
+}  // namespace epilogue
+
+constexpr EpilogueKernels epilogue_kernels{epilogue::settle<std::int32_t>, epilogue::settle<std::int64_t>,
+                                           epilogue::fit_codes};
 
 }  // namespace
