@@ -18,15 +18,6 @@ from vsquant.tasks.base import run
 from vsquant.tasks.registry import create_task
 from vsquant.workflows.ptq import prepare
 
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 40,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "intermediate_size": 72,
-    "max_position_embeddings": 32,
-    "pad_token_id": 0,
-}
 SPECS = [
     "w4a4u-s4/6",
     "w3a6-s3/8-v32-tensor",
@@ -36,48 +27,6 @@ SPECS = [
     "nvfp4",
     "mxfp4",
 ]
-
-
-def bert() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    return transformers.BertForQuestionAnswering(transformers.BertConfig(**SIZES))
-
-
-def gpt2() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_embd=40, n_layer=1, n_head=4))
-
-
-def llama() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2))
-
-
-def resnet() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 40], depths=[1, 1], num_labels=5)
-    return transformers.ResNetForImageClassification(config)
-
-
-def grouped() -> nn.Module:
-    """What the others lack: depthwise, grouped, dilated and one-dimensional convolutions, a negative side."""
-    return nn.Sequential(
-        nn.Conv2d(3, 40, 3, stride=2, padding=1, padding_mode="reflect"),
-        nn.ReLU(),
-        nn.Conv2d(40, 40, 3, groups=40, padding=1),
-        nn.Conv2d(40, 64, 3, groups=2, dilation=2, padding="same"),
-        nn.Flatten(2),
-        nn.Conv1d(64, 24, 5, padding=2, padding_mode="circular"),
-    )
-
-
-def made(build) -> tuple[nn.Module, Tensor | dict[str, Tensor]]:
-    torch.manual_seed(0)
-    model = build().eval()
-    if build in (resnet, grouped):
-        images = torch.randn(2, 3, 32, 32)
-        return model, images if build is grouped else {"pixel_values": images}
-    return model, {"input_ids": torch.randint(3, 50, (2, 11))}
 
 
 def inputs_of(model: nn.Module, batch: Tensor | dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -160,28 +109,28 @@ def assert_every_layer_equals_the_reference(model: nn.Module, batch: Tensor | di
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("build", [bert, gpt2, llama, resnet, grouped])
-def test_every_layer_of_small_models(build, spec: str) -> None:
-    model, batch = made(build)
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "resnet", "grouped"])
+def test_every_layer_of_small_models(small_model, name: str, spec: str) -> None:
+    model, batch = small_model(name)
     quantized = vsquant.quantize(model, spec, calibration=[batch])
     assert_every_layer_equals_the_reference(model, batch, quantized)
 
 
 @pytest.mark.parametrize("spec", ["w4a8-s4/8-token", "w8a4-sx/4-token"])
-def test_every_layer_with_a_scale_for_every_token(spec: str) -> None:
-    model, batch = made(bert)
+def test_every_layer_with_a_scale_for_every_token(small_model, spec: str) -> None:
+    model, batch = small_model("bert")
     assert_every_layer_equals_the_reference(model, batch, vsquant.quantize(model, spec))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_layers_are_computed_in_float32(dtype: torch.dtype) -> None:
-    model, batch = made(bert)
+def test_half_precision_layers_are_computed_in_float32(small_model, dtype: torch.dtype) -> None:
+    model, batch = small_model("bert")
     model = model.to(dtype)
     assert_every_layer_equals_the_reference(model, batch, vsquant.quantize(model, "w4a4u-s4/6", calibration=[batch]))
 
 
-def test_depthwise_convolutions_as_a_recipe_says() -> None:
-    model, batch = made(grouped)
+def test_depthwise_convolutions_as_a_recipe_says(small_model) -> None:
+    model, batch = small_model("grouped")
     recipe = Recipe(rules=(Rule(spec="w4a4-s4/6"),), fallback="w6a6-s6/6-v2")
     quantized = vsquant.quantize(model, recipe, calibration=[batch])
     assert str(quantized[2].spec) == "w6a6-s6/6-v2"
@@ -190,7 +139,7 @@ def test_depthwise_convolutions_as_a_recipe_says() -> None:
 
 @pytest.mark.parametrize("spec", ["w4a4u-s4/6", "w4a8-s6/10-tensor"])
 @pytest.mark.parametrize("name", ["cifar10", "squad-minilm", "imagenet-efficientnet-lite0"])
-def test_every_layer_of_trained_networks(vsquant_data: Path, name: str, spec: str) -> None:
+def test_every_layer_of_trained_networks(vsquant_data: Path, first_sample, name: str, spec: str) -> None:
     task = create_task(name, data=vsquant_data)
     batch = first_sample(task.calibration_batches(4)[0])
     model = task.load_model()
@@ -199,7 +148,7 @@ def test_every_layer_of_trained_networks(vsquant_data: Path, name: str, spec: st
 
 
 @pytest.mark.parametrize("spec", ["w8a4-s4/6", "w8a8-tensor", "w8a6-s4/8-token"])
-def test_every_attention_product_of_a_trained_network(vsquant_data: Path, spec: str) -> None:
+def test_every_attention_product_of_a_trained_network(vsquant_data: Path, first_sample, spec: str) -> None:
     task = create_task("squad-minilm", data=vsquant_data)
     batch = first_sample(task.calibration_batches(1)[0])
     recipe = Recipe(rules=(Rule(type="matmul", spec=spec),))
@@ -229,7 +178,3 @@ def reference_heads(product: QuantMatmul, x: Tensor, fmt: IntegerFormat, ranges:
     ours = product._fake_quantize(rows.unsqueeze(0), fmt, ranges)[0]
     np.testing.assert_array_equal(ours.numpy(), np.array(values))
     return torch.from_numpy(np.array(values))
-
-
-def first_sample(batch: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-    return batch[:1] if isinstance(batch, Tensor) else {name: x[:1] for name, x in batch.items()}
