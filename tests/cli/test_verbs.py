@@ -138,3 +138,11 @@ def test_doctor_of_a_folder(vsquant_program, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     ended = vsquant_program("doctor", tmp_path, "w4a8-s4/8")
     assert ended.status == 0 and "40 elements are no multiple of V = 16" in " ".join(ended.out.split())
+
+
+def test_evaluate_on_integers(vsquant_program, tiny_checkpoint: Path) -> None:
+    ended = vsquant_program("evaluate", tiny_checkpoint, "--task", "tiny", "--limit", 10, "--integer")
+    assert ended.status == 0 and "on integers " in ended.out and " codes flipped (" in ended.out
+    plain = json.loads(vsquant_program("evaluate", tiny_checkpoint, "--task", "tiny", "--integer", "--json").out)
+    assert plain["samples"] == 40 and plain["integer"]["codes"] > 0
+    assert {"layer", "codes", "flipped"} == set(plain["integer"]["flips"][0])

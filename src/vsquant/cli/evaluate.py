@@ -21,6 +21,9 @@ def evaluate(
     data: Data = None,
     model: Model = None,
     limit: Limit = None,
+    integer: Annotated[
+        bool, typer.Option("--integer", help="Run on integers too; count the codes that flip, and the difference.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a checkpoint on a task, beside the task's float network on the same samples.
@@ -28,8 +31,9 @@ def evaluate(
     Example: `vsquant evaluate minilm-w4a8.safetensors --task squad-minilm --data DIR --limit 500`
     """
     from vsquant.export import load, read_header
-    from vsquant.report import comparison_text, comparison_to_json
+    from vsquant.report import comparison_text, comparison_to_json, integers_text, integers_to_json
     from vsquant.tasks.registry import create_task
+    from vsquant.workflows.integer import compare_with_integer
 
     header = read_header(checkpoint)
     built = create_task(task, data=data, model=model)
@@ -37,13 +41,17 @@ def evaluate(
         _check_same(header.architecture, built.architecture(), task)
     quantized = load(checkpoint, None if header.architecture is not None else built.load_model())
     with progress_bars("nothing was kept") as progress:
-        scores = built.evaluate(quantized, limit=limit, progress=progress)
+        on_integers = compare_with_integer(built, quantized, limit=limit, progress=progress) if integer else None
+        scores = on_integers.simulated if on_integers else built.evaluate(quantized, limit=limit, progress=progress)
         baseline = built.evaluate(built.load_model(), limit=limit, progress=progress)
     if as_json:
-        print_json(comparison_to_json(scores, baseline))
+        integers = {"integer": integers_to_json(on_integers)} if on_integers else {}
+        print_json(comparison_to_json(scores, baseline) | integers)
         return
     console = Console()
     console.print(comparison_text(scores, baseline), soft_wrap=True)
+    if on_integers:
+        console.print(integers_text(on_integers), soft_wrap=True)
     for text in (built.caveat, built.source):
         if text:
             console.print(text, soft_wrap=True, style="dim")

@@ -119,6 +119,12 @@ class IntegerConv2d(IntegerLayer):
         images = None if values is None else self._as_images(values, contiguous)
         return IntegerActivation(codes, scale, coarse, images, contiguous)
 
+    def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
+        if not isinstance(x, Tensor):
+            return x.codes
+        batch = x if x.dim() == self.spatial + 2 else x.unsqueeze(0)
+        return self._quantize_map(self._channels_last(self._padded(batch)).to(torch.float32)).codes
+
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.spatial + 2:
             raise ShapeError(

@@ -125,6 +125,10 @@ class IntegerLayer(Float32Module):
     def forward(self, x: Any) -> Any:
         """The layer's output for ``x``."""
 
+    @abstractmethod
+    def input_codes(self, x: Any) -> Tensor:
+        """The codes that the layer makes of its input, or is given: to be counted and compared."""
+
     @property
     def packed_weight(self) -> kernels.PackedWeight:
         """The weight as kernels read it."""

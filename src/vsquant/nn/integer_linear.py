@@ -76,6 +76,9 @@ class IntegerLinear(IntegerLayer):
             values=None if values is None else values.view(*lead, self.out_features),
         )
 
+    def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
+        return self._quantize(samples_rows(x).to(torch.float32)).codes if isinstance(x, Tensor) else x.codes
+
     def _residual(self, residual: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
         return None if residual is None else samples_rows(residual.expand(shape)).contiguous()
 
@@ -100,6 +103,10 @@ class IntegerEmbedding(IntegerLayer):
         return embedding
 
     padding_idx: int | None = None
+
+    def input_codes(self, x: Tensor) -> Tensor:
+        """Indices are not quantized."""
+        return x
 
     @property
     def num_embeddings(self) -> int:

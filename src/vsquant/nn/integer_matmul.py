@@ -69,12 +69,10 @@ class IntegerMatmul(Float32Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``a`` (N, H, M, K) times ``b`` (N, H, K, L), in the dtype of ``a``."""
-        left, right = a.flatten(0, 1).contiguous(), b.transpose(-1, -2).flatten(0, 1).contiguous()
+        left, right = _rows(a), _rows(b.transpose(-1, -2))
         if left.dtype != right.dtype:
             left, right = left.to(torch.float32), right.to(torch.float32)
-        ranges = None
-        if self.range_a is not None and self.range_b is not None:
-            ranges = (self.range_a.repeat(a.shape[0]), self.range_b.repeat(a.shape[0]))
+        ranges = self._ranges(a.shape[0])
         try:
             y = kernels.matmul(
                 left,
@@ -91,6 +89,33 @@ class IntegerMatmul(Float32Module):
             raise type(error)(f"operand of matmul {self.name!r}: {error}") from error
         return y.view(*a.shape[:-1], b.shape[-1]).to(a.dtype)
 
+    def input_codes(self, a: Tensor, b: Tensor) -> Tensor:
+        """The codes of both operands: to be counted and compared."""
+        operands = ((_rows(a), self.format_a), (_rows(b.transpose(-1, -2)), self.format_b))
+        ranges = self._ranges(a.shape[0]) or (None, None)
+        codes = [
+            kernels.quantize(
+                rows,
+                fmt,
+                share=share_of(self.spec),
+                coarse_range=range_,
+                scale_mode=activation_scale_mode(self.scale_mode),
+            ).codes.flatten()
+            for (rows, fmt), range_ in zip(operands, ranges, strict=True)
+        ]
+        return torch.cat([each.to(torch.int16) for each in codes])
+
+    def _ranges(self, samples: int) -> tuple[Tensor, Tensor] | None:
+        """A range for every (sample, head), None where gamma is found at run time."""
+        if self.range_a is None or self.range_b is None:
+            return None
+        return self.range_a.repeat(samples), self.range_b.repeat(samples)
+
     def extra_repr(self) -> str:
         """The spec, for ``print(model)``."""
         return str(self.spec)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, H, rows, length) as (N * H, rows, length)."""
+    return x.flatten(0, 1).contiguous()

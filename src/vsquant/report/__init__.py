@@ -1,6 +1,6 @@
 """How findings are shown: tables in the terminal, as text, in pictures and as one HTML file."""
 
-from vsquant.report.comparison import comparison_text, comparison_to_json
+from vsquant.report.comparison import comparison_text, comparison_to_json, integers_text, integers_to_json
 from vsquant.report.figures import Picture, draw_pictures, write_png
 from vsquant.report.html import to_html, write_html
 from vsquant.report.inspection import (
@@ -24,6 +24,8 @@ __all__ = [
     "draw_pictures",
     "headline",
     "inspection_to_json",
+    "integers_text",
+    "integers_to_json",
     "layers_to_json",
     "render_diagnosis",
     "render_inspection",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from vsquant.report.numbers import difference_text, error_text, metric_text
-from vsquant.results import Scores
+from vsquant.results import IntegerComparison, Scores
+
+_LAYERS_SHOWN: Final = 3
 
 
 def comparison_text(scores: Scores, baseline: Scores) -> str:
@@ -34,3 +36,36 @@ def comparison_to_json(scores: Scores, baseline: Scores) -> dict[str, Any]:
         "float": {"value": baseline.value(), "standard_error": baseline.standard_error()},
         "difference": {"value": difference.value, "paired_standard_error": difference.standard_error},
     }
+
+
+def integers_text(comparison: IntegerComparison) -> str:
+    """What integers change of the metric, how many codes flip, and the layers where most do."""
+    difference = difference_text(comparison.difference, comparison.integer.unit)
+    share = _share(comparison.flipped, comparison.codes)
+    worst = sorted(comparison.flips, key=lambda each: -each.flipped / max(1, each.codes))[:_LAYERS_SHOWN]
+    shown = [f"{each.layer or 'the model'} {_share(each.flipped, each.codes)}" for each in worst if each.flipped]
+    most = f"; most in {', '.join(shown)}" if shown else ""
+    return (
+        f"on integers {_with_error(comparison.integer)}; difference from simulated {difference}, paired\n"
+        f"{comparison.flipped:,} of {comparison.codes:,} codes flipped ({share}){most}\n"
+        f"{comparison.chained} of {comparison.layers} layers give codes to the next"
+    )
+
+
+def integers_to_json(comparison: IntegerComparison) -> dict[str, Any]:
+    """The same as plain values, every layer's flips among them."""
+    difference = comparison.difference
+    return {
+        "value": comparison.integer.value(),
+        "standard_error": comparison.integer.standard_error(),
+        "difference_from_simulated": {"value": difference.value, "paired_standard_error": difference.standard_error},
+        "codes": comparison.codes,
+        "flipped": comparison.flipped,
+        "chained_layers": comparison.chained,
+        "layers": comparison.layers,
+        "flips": [{"layer": each.layer, "codes": each.codes, "flipped": each.flipped} for each in comparison.flips],
+    }
+
+
+def _share(part: int, whole: int) -> str:
+    return "0" if part == 0 else f"{part / whole:.1e}"

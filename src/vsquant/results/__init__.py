@@ -1,6 +1,7 @@
 """What was found: frozen records, the store that keeps them, and the published tables as data."""
 
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel, Inspection, LayerInspection
+from vsquant.results.integers import CodeFlips, IntegerComparison
 from vsquant.results.layers import LayerReport
 from vsquant.results.published import PUBLISHED, PUBLISHED_TRAINING, PublishedTable, PublishedTraining
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
@@ -18,12 +19,14 @@ __all__ = [
     "Candidate",
     "CellKind",
     "CellRecord",
+    "CodeFlips",
     "Diagnosis",
     "Difference",
     "Finding",
     "FindingLevel",
     "Inspection",
     "InstructionSetState",
+    "IntegerComparison",
     "LayerInspection",
     "LayerReport",
     "Provenance",

@@ -1,0 +1,46 @@
+"""What a comparison with integers reads like."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vsquant.report import integers_text, integers_to_json
+from vsquant.results import CodeFlips, IntegerComparison, Scores
+
+
+def scores(*values: float) -> Scores:
+    return Scores(
+        metric="top-1",
+        unit="%",
+        higher_is_better=True,
+        values=np.array(values),
+        groups=np.arange(len(values)),
+        weights=np.ones(len(values)),
+    )
+
+
+def comparison(*flips: CodeFlips) -> IntegerComparison:
+    before, after = scores(100, 0, 100, 100), scores(100, 0, 0, 100)
+    return IntegerComparison(simulated=before, integer=after, flips=flips, chained=3, layers=5)
+
+
+FLIPS = [CodeFlips(layer=name, codes=1000, flipped=flipped) for name, flipped in (("a", 0), ("b", 2), ("c", 30))]
+
+
+def test_the_text() -> None:
+    first, second, third = integers_text(comparison(*FLIPS)).splitlines()
+    assert first.startswith("on integers 50.0 ±") and "; difference from simulated −25.0±" in first
+    assert second == "32 of 3,000 codes flipped (1.1e-02); most in c 3.0e-02, b 2.0e-03"
+    assert third == "3 of 5 layers give codes to the next"
+
+
+def test_nothing_flipped() -> None:
+    assert integers_text(comparison(FLIPS[0])).splitlines()[1] == "0 of 1,000 codes flipped (0)"
+
+
+def test_plain_values() -> None:
+    plain = integers_to_json(comparison(*FLIPS))
+    assert (plain["value"], plain["codes"], plain["flipped"]) == (50.0, 3000, 32)
+    assert (plain["chained_layers"], plain["layers"]) == (3, 5)
+    assert plain["difference_from_simulated"]["value"] == -25.0
+    assert plain["flips"][2] == {"layer": "c", "codes": 1000, "flipped": 30}
