@@ -119,6 +119,15 @@ class Settler {
     direct_ = outputs.y != nullptr && outputs.dtype == DType::float32 && width_ == settling_.count;
   }
 
+  // Asks for what settling these rows will read and write: their memory is far apart, so no other prefetch foresees it.
+  void foresee(std::int64_t first_row, int rows) const {
+    for (std::int64_t row = first_row; row < first_row + rows; ++row) {
+      const std::int64_t at = row * out_.stride + first_;
+      if (out_.residual != nullptr) fetch<0>(out_.residual, out_.residual_dtype, at);
+      if (out_.y != nullptr) fetch<1>(out_.y, out_.dtype, at);
+    }
+  }
+
   template <class Sum>
   Fault operator()(std::int64_t first_row, int rows, const Sum* sums) {
     const std::int64_t stride = m_.kernels->tile_panels * kPanelChannels;
@@ -133,6 +142,13 @@ class Settler {
  private:
   void run(const std::int32_t* sums, float* y) const { m_.kernels->epilogue.settle32(channels_, settling_, sums, y); }
   void run(const std::int64_t* sums, float* y) const { m_.kernels->epilogue.settle64(channels_, settling_, sums, y); }
+
+  template <int Write>
+  void fetch(const void* data, DType dtype, std::int64_t at) const {
+    const int size = kDTypeBytes[static_cast<int>(dtype)];
+    const auto* bytes = static_cast<const char*>(data) + at * size;
+    for (std::int64_t byte = 0; byte < width_ * size; byte += 64) __builtin_prefetch(bytes + byte, Write);
+  }
 
   template <class Sum>
   Fault settle(std::int64_t row, const Sum* sums) {
@@ -197,6 +213,7 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
   Fault fault = Fault::none;
   for (std::int64_t tile = 0, row = first_row; tile < tiles; ++tile) {
     const int rows = static_cast<int>((last_row - row + tiles - tile - 1) / (tiles - tile));
+    settler.foresee(row, rows);
     source.point(row, rows, pointers.codes, pointers.starts, pointers.scales);
     const RowTile view{pointers.codes, pointers.starts, m.scaled ? pointers.scales : nullptr, rows, m.positions,
                        m.blocks_per_position, m.codes_signed && !m.biased};
