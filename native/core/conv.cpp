@@ -30,7 +30,9 @@ class Windows final : public RowSource {
         out_width_(shape.out_width()),
         out_pixels_(shape.out_pixels()),
         padded_(rows.padded()),
-        vectors_(rows.vectors()) {
+        vectors_(rows.vectors()),
+        plain_(walk_.positions() == 1 && shape.out_height() == shape.height && shape.out_width() == shape.width &&
+               walk_.padding[0] == 0 && walk_.padding[2] == 0 && walk_.stride[0] == 1 && walk_.stride[1] == 1) {
     offsets_ = memory.offsets.get<std::int64_t>(walk_.positions());
     for (std::int64_t r = 0, p = 0; r < walk_.kernel[0]; ++r)
       for (std::int64_t s = 0; s < walk_.kernel[1]; ++s, ++p)
@@ -52,7 +54,9 @@ class Windows final : public RowSource {
   void point(std::int64_t first_row, int rows, const std::uint8_t** codes, const std::int32_t** starts,
              const std::int16_t** scales) const override {
     std::int64_t pixel[kMostTileRows], top[kMostTileRows], left[kMostTileRows];
-    const bool inside = corners(first_row, rows, pixel, top, left);
+    if (plain_)
+      for (int row = 0; row < rows; ++row) pixel[row] = first_row + row;
+    const bool inside = plain_ || corners(first_row, rows, pixel, top, left);
     if (inside) {
       fill(activations_.codes + code_shift_, padded_, pixel, rows, codes);
       if (activations_.starts != nullptr) fill(activations_.starts + vector_shift_, vectors_, pixel, rows, starts);
@@ -110,6 +114,7 @@ class Windows final : public RowSource {
   const Walk& walk_;
   const Activations& activations_;
   std::int64_t out_width_, out_pixels_, padded_, vectors_;
+  bool plain_;  // output pixel n is input pixel n
   std::int64_t code_shift_ = 0, vector_shift_ = 0;
   std::int64_t* offsets_;
   const std::uint8_t* zero_codes_;

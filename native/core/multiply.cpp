@@ -91,110 +91,6 @@ void unpack(Workspace& mine, const Multiplication& m, Panels& panels) {
   }
 }
 
-Channels channels_of(const Multiplication& m, const Outputs& outputs, const Panels& panels) {
-  Channels channels{};
-  const std::int64_t first = panels.first * kPanelChannels;
-  const int count = static_cast<int>(std::min<std::int64_t>(panels.count * kPanelChannels, m.weight.channels - first));
-  std::copy_n(outputs.weight_coarse + first, count, channels.coarse);
-  channels.has_bias = outputs.bias != nullptr;
-  if (channels.has_bias) std::copy_n(outputs.bias + first, count, channels.bias);
-  if (m.plan.path == ProductPath::folded && m.codes_signed)
-    for (int c = 0; c < count; ++c)
-      channels.correction[c] = static_cast<std::int32_t>(static_cast<std::uint32_t>(m.kernels->folded_bias) *
-                                                         static_cast<std::uint32_t>(m.weight.sums[first + c]));
-  return channels;
-}
-
-constexpr int kDTypeBytes[] = {4, 2, 2};
-
-// One tile's rows settled: floats, next codes, or both.
-class Settler {
- public:
-  Settler(const Multiplication& m, const Outputs& outputs, const Panels& panels)
-      : m_(m), out_(outputs), channels_(channels_of(m, outputs, panels)), first_(panels.first * kPanelChannels) {
-    settling_.power = m.power;
-    settling_.function = outputs.function;
-    settling_.count = panels.count * kPanelChannels;
-    width_ = std::min<std::int64_t>(settling_.count, m.weight.channels - first_);
-    direct_ = outputs.y != nullptr && outputs.dtype == DType::float32 && width_ == settling_.count;
-  }
-
-  // Asks for what settling these rows will read and write: their memory is far apart, so no other prefetch foresees it.
-  void foresee(std::int64_t first_row, int rows) const {
-    for (std::int64_t row = first_row; row < first_row + rows; ++row) {
-      const std::int64_t at = row * out_.stride + first_;
-      if (out_.residual != nullptr) fetch<0>(out_.residual, out_.residual_dtype, at);
-      if (out_.y != nullptr) fetch<1>(out_.y, out_.dtype, at);
-    }
-  }
-
-  template <class Sum>
-  Fault operator()(std::int64_t first_row, int rows, const Sum* sums) {
-    const std::int64_t stride = m_.kernels->tile_panels * kPanelChannels;
-    Fault fault = Fault::none;
-    for (int r = 0; r < rows; ++r) {
-      const Fault here = settle(first_row + r, sums + r * stride);
-      if (here != Fault::none) fault = here;
-    }
-    return fault;
-  }
-
- private:
-  void run(const std::int32_t* sums, float* y) const { m_.kernels->epilogue.settle32(channels_, settling_, sums, y); }
-  void run(const std::int64_t* sums, float* y) const { m_.kernels->epilogue.settle64(channels_, settling_, sums, y); }
-
-  template <int Write>
-  void fetch(const void* data, DType dtype, std::int64_t at) const {
-    const int size = kDTypeBytes[static_cast<int>(dtype)];
-    const auto* bytes = static_cast<const char*>(data) + at * size;
-    for (std::int64_t byte = 0; byte < width_ * size; byte += 64) __builtin_prefetch(bytes + byte, Write);
-  }
-
-  template <class Sum>
-  Fault settle(std::int64_t row, const Sum* sums) {
-    const std::int64_t at = row * out_.stride + first_;
-    settling_.activation_coarse = out_.activation_coarse[row / out_.rows_per_coarse];
-    settling_.residual = out_.residual == nullptr ? nullptr : residual(at);
-    float* y = direct_ ? static_cast<float*>(out_.y) + at : buffer_;
-    run(sums, y);
-    if (out_.y != nullptr && !direct_) store(at);
-    if (out_.requantizer == nullptr) return Fault::none;
-    CodeRows codes = out_.codes;
-    codes.codes += row * codes.padded + first_;
-    if (codes.sigma != nullptr)
-      codes.sigma += (row * codes.padded + first_) / out_.requantizer->format.vector_size;
-    codes.padded = std::min<std::int64_t>(codes.padded - first_, settling_.count);
-    return requantize_row(m_.kernels->quantize, *out_.requantizer, y, width_, out_.requantized_coarse, codes);
-  }
-
-  const float* residual(std::int64_t at) {
-    if (out_.residual_dtype == DType::float32 && width_ == settling_.count) return static_cast<const float*>(out_.residual) + at;
-    const auto* bytes = static_cast<const std::uint8_t*>(out_.residual) + at * kDTypeBytes[static_cast<int>(out_.residual_dtype)];
-    if (out_.residual_dtype == DType::float32)
-      std::memcpy(residual_, bytes, width_ * sizeof(float));
-    else
-      m_.kernels->quantize.to_float(out_.residual_dtype, bytes, width_, residual_);
-    return residual_;
-  }
-
-  void store(std::int64_t at) {
-    auto* bytes = static_cast<std::uint8_t*>(out_.y) + at * kDTypeBytes[static_cast<int>(out_.dtype)];
-    if (out_.dtype == DType::float32)
-      std::memcpy(bytes, buffer_, width_ * sizeof(float));
-    else
-      m_.kernels->quantize.from_float(out_.dtype, buffer_, width_, bytes);
-  }
-
-  const Multiplication& m_;
-  const Outputs& out_;
-  Channels channels_;
-  std::int64_t first_, width_;
-  bool direct_;
-  RowSettling settling_{};
-  alignas(64) float buffer_[Channels::kMost];
-  alignas(64) float residual_[Channels::kMost] = {};
-};
-
 Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& source, const Outputs& outputs,
                 const Panels& panels, std::int64_t first_row, std::int64_t last_row) {
   const Kernels& kernels = *m.kernels;
@@ -203,7 +99,11 @@ Fault run_tiles(Workspace& mine, const Multiplication& m, const RowSource& sourc
   const std::size_t tile_sums = static_cast<std::size_t>(kMostTileRows) * kernels.tile_panels * kPanelChannels;
   auto* sums64 = mine.sums.get<std::int64_t>(tile_sums);
   auto* sums32 = reinterpret_cast<std::int32_t*>(sums64);
-  Settler settler(m, outputs, panels);
+  const std::int64_t first = panels.first * kPanelChannels;
+  const bool corrected = m.plan.path == ProductPath::folded && m.codes_signed;
+  const SettledChannels channels{first, panels.count * kPanelChannels, m.weight.channels,
+                                 corrected ? m.weight.sums : nullptr, kernels.folded_bias};
+  Settler settler(kernels, outputs, channels, m.power, kernels.tile_panels * kPanelChannels);
   // Tiles of equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
   const std::int64_t most = few ? kernels.few_rows
                             : folded_few ? kernels.folded_few_rows

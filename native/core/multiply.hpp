@@ -1,14 +1,11 @@
 // Rows of activation codes times packed weights, settled into outputs: eqs. (7) and (8).
 #pragma once
 
-#include "core/epilogue.hpp"
 #include "core/plan.hpp"
-#include "core/quantize.hpp"
+#include "core/settle.hpp"
 #include "core/threads.hpp"
 
 namespace vsquant {
-
-constexpr int kMostTileRows = 16;
 
 // The rows of activations a product reads. `positions` is 1 for a linear layer and R*S for a convolution, whose output
 // rows each read R*S positions of the input; implementations fill pointers [position][row] as RowTile has them.
@@ -17,23 +14,6 @@ class RowSource {
   virtual ~RowSource() = default;
   virtual void point(std::int64_t first_row, int rows, const std::uint8_t** codes, const std::int32_t** starts,
                      const std::int16_t** scales) const = 0;
-};
-
-// How sums become outputs: y = f( fl(fl(fl(ga * gw) * fl(S)) * 2^d) + b + residual ), each operation rounded.
-struct Outputs {
-  const float* activation_coarse;      // one for every `rows_per_coarse` rows
-  std::int64_t rows_per_coarse;
-  const float* weight_coarse;          // [channels]
-  const float* bias = nullptr;         // [channels]
-  const void* residual = nullptr;      // [rows][stride]
-  DType residual_dtype = DType::float32;
-  Function function = Function::none;
-  DType dtype = DType::float32;
-  std::int64_t stride = 0;             // elements between rows of y and of the residual
-  void* y = nullptr;                   // [rows][stride]; null where only codes are wanted
-  const Quantizer* requantizer = nullptr;
-  float requantized_coarse = 1;
-  CodeRows codes{};                    // of row 0; rows lie `codes.padded` apart
 };
 
 struct Multiplication {
