@@ -117,6 +117,10 @@ def test_equal_layers_are_one_line_that_fits_80_columns() -> None:
         ["24", "w4a8-s4/8-v16", "128×64", "196,608", "102.0", "KiB", "4.25", "10–15/16", "20.0–∞"]
     )
     assert lines[names + 2] == "qa_outputs" and len(lines) == names + 4
+    narrow = shown(render_inspection(inspection(*blocks, *output, other)), width=60).splitlines()
+    assert ["layers", "spec", "shape", "weights", "bits", "SQNR", "dB"] in [
+        line.replace("σ codes", "").split() for line in narrow
+    ]
     exact = shown(render_inspection(inspection(*blocks[:2])), width=80)
     assert "bert.encoder.layer.*.attention.self.{query, key}" in exact and " 20.0\n" in exact
     assert "\nlayer.*\n" in shown(render_inspection(inspection(layer("layer.0", 1.0), layer("layer.1", 1.0))))

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vsquant.report.layer_groups import common_name, group_lines, layer_groups
+from vsquant.report.layer_groups import GroupTable, common_name, layer_groups
 from vsquant.report.numbers import finite_or_none, size_text, time_text
 from vsquant.results import Diagnosis, FindingLevel, Inspection
 
@@ -28,8 +28,8 @@ def render_inspection(inspection: Inspection) -> RenderableType:
     occur, and the signal-to-quantization-noise ratio.
     """
     left_float = [Text(line, style="dim") for line in _left_float(inspection)]
-    lines = group_lines(layer_groups(inspection.layers)) if inspection.layers else []
-    return Group(_inspection_title(inspection), *lines, *left_float)
+    table = [GroupTable(groups=layer_groups(inspection.layers))] if inspection.layers else []
+    return Group(_inspection_title(inspection), *table, *left_float)
 
 
 def inspection_to_json(inspection: Inspection) -> dict[str, Any]:

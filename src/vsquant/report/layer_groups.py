@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from vsquant.report.numbers import size_text
@@ -14,6 +15,7 @@ from vsquant.results import LayerInspection
 
 HEADINGS: Final = ("layers", "spec", "shape", "weights", "packed", "bits", "σ codes", "SQNR dB")
 _LEFT: Final = (1, 2)
+_DISPENSABLE: Final = (4, 3, 6, 2)
 _GAP: Final = "  "
 
 
@@ -74,19 +76,37 @@ def layer_groups(layers: Sequence[LayerInspection]) -> tuple[LayerGroup, ...]:
     return tuple(LayerGroup(layers=tuple(group)) for group in groups.values())
 
 
-def group_lines(groups: Sequence[LayerGroup]) -> list[Text]:
-    """For each group a line of names, one of figures under the headings, and one for a note."""
-    rows = [HEADINGS, *(group.cells for group in groups)]
-    kept = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in kept}
-    lines = [Text(_line(HEADINGS, widths), style="bold")]
-    for group in groups:
-        lines += [Text(group.name, style="cyan"), Text(_line(group.cells, widths))]
-        lines += [Text(note, style="dim") for note in (group.layers[0].note,) if note]
-    return lines
+@dataclass(frozen=True, kw_only=True)
+class GroupTable:
+    """For each group a line of names, one of figures under the headings, and one for a note; no figures is no group.
+
+    Figures that no group has are left out, and where the terminal is narrow those in `_DISPENSABLE` too.
+    """
+
+    groups: tuple[LayerGroup, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The lines, for a terminal of the width in ``options``."""
+        rows = [group.cells for group in self.groups]
+        kept = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows)]
+        widths = {column: max(len(row[column]) for row in (HEADINGS, *rows)) for column in kept}
+        for column in _DISPENSABLE:
+            if _total(widths) > options.max_width:
+                widths.pop(column, None)
+        yield Text(_line(HEADINGS, widths), style="bold")
+        yield Text("─" * min(_total(widths), options.max_width), style="dim")
+        for group, row in zip(self.groups, rows, strict=True):
+            yield Text(group.name, style="cyan")
+            yield Text(_line(row, widths))
+            if group.layers[0].note:
+                yield Text(group.layers[0].note, style="dim")
 
 
-def _line(cells: Sequence[str], widths: dict[int, int]) -> str:
+def _total(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1)
+
+
+def _line(cells: Sequence[str], widths: Mapping[int, int]) -> str:
     aligned = [
         cells[column].ljust(width) if column in _LEFT else cells[column].rjust(width)
         for column, width in widths.items()
