@@ -118,9 +118,7 @@ def test_equal_layers_are_one_line_that_fits_80_columns() -> None:
     )
     assert lines[names + 2] == "qa_outputs" and len(lines) == names + 4
     narrow = shown(render_inspection(inspection(*blocks, *output, other)), width=60).splitlines()
-    assert ["layers", "spec", "shape", "weights", "bits", "SQNR", "dB"] in [
-        line.replace("σ codes", "").split() for line in narrow
-    ]
+    assert ["layers", "spec", "shape", "bits", "SQNR", "dB"] in [line.replace("σ codes", "").split() for line in narrow]
     exact = shown(render_inspection(inspection(*blocks[:2])), width=80)
     assert "bert.encoder.layer.*.attention.self.{query, key}" in exact and " 20.0\n" in exact
     assert "\nlayer.*\n" in shown(render_inspection(inspection(layer("layer.0", 1.0), layer("layer.1", 1.0))))
