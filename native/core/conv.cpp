@@ -246,11 +246,12 @@ Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
                                            sums && !spread, activation_memory(), &activations);
   if (fault != Fault::none) return fault;
   if (spread) {
-    const std::int64_t bytes = rows.all_rows() * quantized.padded();
-    auto* whole = conv_memory().whole.get<std::uint8_t>(bytes);
-    std::memcpy(whole, activations.codes, bytes);
-    adopt_activations(pool, kernels, layer.activation_format, rows, whole, quantized.padded(), sums,
-                      activation_memory(), &activations);
+    // Without the padding of a whole pixel, which may be as long as that of its groups is.
+    auto* whole = conv_memory().whole.get<std::uint8_t>(rows.all_rows() * rows.length);
+    for (std::int64_t row = 0; row < rows.all_rows(); ++row)
+      std::memcpy(whole + row * rows.length, activations.codes + row * quantized.padded(), rows.length);
+    adopt_activations(pool, kernels, layer.activation_format, rows, whole, rows.length, sums, activation_memory(),
+                      &activations);
   }
   return run(pool, m, shape, rows, activations, outputs);
 }

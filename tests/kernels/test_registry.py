@@ -60,7 +60,8 @@ def test_depthwise_weights_under_activation_vectors_run_eager() -> None:
     fmts = formats("w8a8-sx/8")
     assert choose("conv2d", *fmts).backend == "cpu"
     choice = choose("conv2d", *fmts, depthwise=True)
-    assert choice.others == {"cpu": "depthwise convolutions have no activation vectors"}
+    assert choice.backend == "eager"
+    assert "depthwise convolutions" in choice.others["cpu"]
 
 
 @pytest.mark.usefixtures("not_built")

@@ -54,6 +54,7 @@ WALKS: dict[str, tuple[Walk, int, int, tuple[int, int]]] = {
         (9, 8),
     ),
     "2 groups": (Walk(kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1), groups=2), 40, 6, (7, 7)),
+    "2 groups as long, padded, as a padded pixel": (Walk(kernel=(3, 3), groups=2), 20, 24, (5, 6)),
     "3 groups of a line": (Walk(kernel=(1, 5), padding=(0, 0, 2, 2), groups=3), 48, 51, (1, 9)),
     "4 groups of whole vectors": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), groups=4), 64, 64, (4, 5)),
     "8 groups of 4 channels": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), groups=8), 32, 32, (6, 6)),
