@@ -14,16 +14,18 @@ EXTRAS := demo,transformers,vision,efficientnet,docs,dev
 
 # Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
 TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# What holds the native kernels to the eager ones and to the reference.
+NATIVE_PARITY := tests/kernels tests/parity
 # One thread: the network is so small that a second one costs more than it brings, most of all on a busy machine.
 DEMO := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/vsquant table digits --html build/demo/report.html
 
-# Builds the native tests in a folder of their own, without PyTorch, and runs them: $(call native_tests,folder,options)
+# Builds the native tests in a folder of their own and runs them: $(call native_tests,folder,options)
 define native_tests
 PATH="$(CURDIR)/$(BIN):$$PATH"; \
-cmake -S native -B $(1) -G Ninja -DVSQUANT_TORCH=OFF -DVSQUANT_TESTS=ON -DVSQUANT_WERROR=ON $(2) > $(1).log || { cat $(1).log; exit 1; }; \
+cmake -S native -B $(1) -G Ninja -DVSQUANT_TESTS=ON -DVSQUANT_WERROR=ON $(2) > $(1).log || { cat $(1).log; exit 1; }; \
 cmake --build $(1); ctest --test-dir $(1) --output-on-failure
 endef
-ARM := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+ARM := -DVSQUANT_TORCH=OFF -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
   '-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-cpu;max;-L;/usr/aarch64-linux-gnu'
 
 define CHECK_PYTHON
@@ -87,9 +89,13 @@ ci: ## all that must pass before a change lands, each stage timed
 	@$(CHECK_PYTHON)
 	@$(PYTHON) tools/ci.py
 
-sanitize: $(STAMP) ## the native tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@mkdir -p build
-	@$(call native_tests,build/sanitize,-DVSQUANT_SANITIZE=ON)
+sanitize: $(STAMP) ## native and parity tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@rm -rf build/sanitized && mkdir -p build/sanitized && cp -rs $(CURDIR)/src build/sanitized
+	@rm -f build/sanitized/src/vsquant/kernels/_native.so
+	@$(call native_tests,build/sanitize,-DVSQUANT_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -DVSQUANT_OUTPUT=$(CURDIR)/build/sanitized/src/vsquant/kernels)
+	@ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(c++ -print-file-name=libasan.so):$$(c++ -print-file-name=libubsan.so)" \
+	  $(TEST) -o pythonpath=build/sanitized/src $(NATIVE_PARITY)
 
 neon: $(STAMP) ## the native tests for 64-bit Arm, in an emulator
 	@mkdir -p build
@@ -97,7 +103,7 @@ neon: $(STAMP) ## the native tests for 64-bit Arm, in an emulator
 
 isas: $(KERNELS) ## the parity tests with the instruction sets that `make test` has not used
 	@for isa in $$($(BIN)/python -c 'from vsquant.kernels import native; print(*native.load().supported[1:])'); do \
-	  echo "VSQUANT_ISA=$$isa"; VSQUANT_ISA=$$isa $(TEST) tests/kernels tests/parity; done
+	  echo "VSQUANT_ISA=$$isa"; VSQUANT_ISA=$$isa $(TEST) $(NATIVE_PARITY); done
 
 lock: ## resolve constraints.txt anew
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install -qq --disable-pip-version-check uv

@@ -48,7 +48,7 @@ STAGES = (
     Stage(target="lint", budget_minutes=5),
     Stage(target="test", budget_minutes=10),
     Stage(target="isas", budget_minutes=8),
-    Stage(target="sanitize", budget_minutes=6),
+    Stage(target="sanitize", budget_minutes=9),
     Stage(target="neon", budget_minutes=6, tools=ARM_TOOLS),
     Stage(target="docs", budget_minutes=3),
     Stage(target="data", budget_minutes=12, needs="VSQUANT_DATA"),
