@@ -3,123 +3,23 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <type_traits>
 
 #include "core/stem.hpp"
+#include "core/windows.hpp"
 
 namespace vsquant {
 namespace {
 
 struct ConvMemory {
-  Scratch offsets, zero_codes, zeros, whole;
+  Windows::Memory windows;
+  Scratch whole;
 };
 
 ConvMemory& conv_memory() {
   static thread_local ConvMemory memory;
   return memory;
 }
-
-// Row n of the product reads the pixels under the window of output pixel n.
-class Windows final : public RowSource {
- public:
-  // `zero` is the byte of a code 0.
-  Windows(const Activations& activations, const ActivationShape& rows, const ConvShape& shape, std::uint8_t zero,
-          ConvMemory& memory)
-      : shape_(shape),
-        walk_(shape.walk),
-        activations_(activations),
-        out_width_(shape.out_width()),
-        out_pixels_(shape.out_pixels()),
-        padded_(rows.padded()),
-        vectors_(rows.vectors()),
-        plain_(walk_.positions() == 1 && shape.out_height() == shape.height && shape.out_width() == shape.width &&
-               walk_.padding[0] == 0 && walk_.padding[2] == 0 && walk_.stride[0] == 1 && walk_.stride[1] == 1) {
-    offsets_ = memory.offsets.get<std::int64_t>(walk_.positions());
-    for (std::int64_t r = 0, p = 0; r < walk_.kernel[0]; ++r)
-      for (std::int64_t s = 0; s < walk_.kernel[1]; ++s, ++p)
-        offsets_[p] = r * walk_.dilation[0] * shape.width + s * walk_.dilation[1];
-    auto* codes = memory.zero_codes.get<std::uint8_t>(rows.padded_part());
-    std::memset(codes, zero, rows.padded_part());
-    zero_codes_ = codes;
-    const std::size_t bytes = rows.vectors() * sizeof(std::int32_t);
-    zeros_ = memory.zeros.get<std::uint8_t>(bytes);
-    std::memset(zeros_, 0, bytes);
-  }
-
-  // Reads channels of a group from here on.
-  void move_to_group(const ActivationShape& rows, std::int64_t group) {
-    code_shift_ = group * rows.padded_part();
-    vector_shift_ = group * (rows.vectors() / rows.groups);
-  }
-
-  void point(std::int64_t first_row, int rows, const std::uint8_t** codes, const std::int32_t** starts,
-             const std::int16_t** scales) const override {
-    std::int64_t pixel[kMostTileRows], top[kMostTileRows], left[kMostTileRows];
-    if (plain_)
-      for (int row = 0; row < rows; ++row) pixel[row] = first_row + row;
-    const bool inside = plain_ || corners(first_row, rows, pixel, top, left);
-    if (inside) {
-      fill(activations_.codes + code_shift_, padded_, pixel, rows, codes);
-      if (activations_.starts != nullptr) fill(activations_.starts + vector_shift_, vectors_, pixel, rows, starts);
-      if (activations_.scales != nullptr) fill(activations_.scales + vector_shift_, vectors_, pixel, rows, scales);
-      return;
-    }
-    for (std::int64_t r = 0, p = 0; r < walk_.kernel[0]; ++r) {
-      for (std::int64_t s = 0; s < walk_.kernel[1]; ++s, ++p) {
-        for (int row = 0; row < rows; ++row) {
-          const std::int64_t y = top[row] + r * walk_.dilation[0], x = left[row] + s * walk_.dilation[1];
-          const bool padding = static_cast<std::uint64_t>(y) >= static_cast<std::uint64_t>(shape_.height) ||
-                               static_cast<std::uint64_t>(x) >= static_cast<std::uint64_t>(shape_.width);
-          const std::int64_t at = pixel[row] + offsets_[p], to = p * rows + row;
-          codes[to] = padding ? zero_codes_ : activations_.codes + code_shift_ + at * padded_;
-          if (activations_.starts != nullptr)
-            starts[to] = padding ? reinterpret_cast<const std::int32_t*>(zeros_)
-                                 : activations_.starts + vector_shift_ + at * vectors_;
-          if (activations_.scales != nullptr)
-            scales[to] = padding ? reinterpret_cast<const std::int16_t*>(zeros_)
-                                 : activations_.scales + vector_shift_ + at * vectors_;
-        }
-      }
-    }
-  }
-
- private:
-  // The first pixel of each row's window; true where all windows lie inside.
-  bool corners(std::int64_t first_row, int rows, std::int64_t* pixel, std::int64_t* top, std::int64_t* left) const {
-    std::int64_t sample = first_row / out_pixels_;
-    std::int64_t y = first_row % out_pixels_ / out_width_, x = first_row % out_width_;
-    const std::int64_t last_y = shape_.height - (walk_.kernel[0] - 1) * walk_.dilation[0];
-    const std::int64_t last_x = shape_.width - (walk_.kernel[1] - 1) * walk_.dilation[1];
-    bool inside = true;
-    for (int row = 0; row < rows; ++row) {
-      top[row] = y * walk_.stride[0] - walk_.padding[0];
-      left[row] = x * walk_.stride[1] - walk_.padding[2];
-      inside &= top[row] >= 0 && top[row] < last_y && left[row] >= 0 && left[row] < last_x;
-      pixel[row] = (sample * shape_.height + top[row]) * shape_.width + left[row];
-      if (++x < out_width_) continue;
-      x = 0;
-      if (++y < out_pixels_ / out_width_) continue;
-      y = 0;
-      ++sample;
-    }
-    return inside;
-  }
-
-  template <class T>
-  void fill(const T* base, std::int64_t step, const std::int64_t* pixel, int rows, const T** out) const {
-    for (std::int64_t p = 0; p < walk_.positions(); ++p, out += rows)
-      for (int row = 0; row < rows; ++row) out[row] = base + (pixel[row] + offsets_[p]) * step;
-  }
-
-  const ConvShape& shape_;
-  const Walk& walk_;
-  const Activations& activations_;
-  std::int64_t out_width_, out_pixels_, padded_, vectors_;
-  bool plain_;  // output pixel n is input pixel n
-  std::int64_t code_shift_ = 0, vector_shift_ = 0;
-  std::int64_t* offsets_;
-  const std::uint8_t* zero_codes_;
-  std::uint8_t* zeros_;
-};
 
 std::int64_t block_bytes(const PackedWeight& weight) {
   return weight.code_layout == CodeLayout::nibbles ? kBlockCodes / 2 : kBlockCodes;
@@ -199,7 +99,7 @@ Fault run(const ThreadPool& pool, const Multiplication& m, const ConvShape& shap
     const Image image{activations.codes, rows.padded(), rows.padded() * shape.width};
     return stem_conv2d(pool, m, shape, image, outputs);
   }
-  const Windows windows(activations, rows, shape, m.biased ? 128 : 0, conv_memory());
+  const Windows windows(activations, rows, shape, m.biased ? 128 : 0, conv_memory().windows);
   const auto run_group = [&](const ThreadPool& threads, std::int64_t group) {
     Multiplication part = m;
     part.weight = weight_of_group(m.weight, group);

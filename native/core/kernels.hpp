@@ -79,6 +79,11 @@ struct Kernels {
   // Whether tiles read plain int8 codes (CodeLayout::bytes) where they lie, so that they need no unpacking.
   bool reads_bytes_in_place;
 
+  // Sums [row][Channels::kMost] of `count` channels (a multiple of 16) from `first` on, of up to 4 rows whose codes and
+  // weights [position][stride] lie channel by channel; codes are plain.
+  void (*depthwise_tile)(const RowTile&, const std::int8_t* weights, std::int64_t stride, std::int64_t first, int count,
+                         std::int32_t* out);
+
   EpilogueKernels epilogue;
   QuantizeKernels quantize;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/depthwise.hpp"
 #include "core/dispatch.hpp"
 #include "torch/layers.hpp"
 #include "torch/threads.hpp"
@@ -59,6 +60,35 @@ Shape result_shape(const ConvShape& shape) {
   return {shape.samples, shape.out_height(), shape.out_width(), shape.outputs};
 }
 
+// A convolution's weight, in either of its layouts.
+struct ConvLayer {
+  LinearLayer dense;
+  DepthwiseLayer depthwise;
+  bool is_depthwise;
+
+  ConvLayer(const WeightTensors& tensors, const FormatArguments& formats, const WeightShape& weight)
+      : is_depthwise(tensors.codes.dim() == 2) {
+    if (!is_depthwise) {
+      dense = layer_of(tensors, formats, weight);
+      return;
+    }
+    depthwise.activation_format = activation_format(formats.activation);
+    if (depthwise.activation_format.vector_size != 0 || weight_format(formats.weight).vector_size != 0)
+      fail(Error::backend, "depthwise convolutions must have no vectors to run natively");
+    if (weight.channels != 1) fail(Error::shape, "groups must be the channels of the input in a depthwise convolution");
+    depthwise.stride = (weight.outputs + kBlockElements - 1) / kBlockElements * kBlockElements;
+    depthwise.multiplier = weight.outputs / weight.groups;
+    depthwise.weights = elements<std::int8_t>(tensors.codes, "weight_codes");
+    require_shape(tensors.codes, "weight_codes", {weight.positions, depthwise.stride});
+  }
+  const Format& activation() const { return is_depthwise ? depthwise.activation_format : dense.activation_format; }
+  template <class Input>
+  Fault run(const ConvShape& shape, const Input& input, const Outputs& outputs) const {
+    return is_depthwise ? depthwise_conv2d(torch_threads(), kernels(), depthwise, shape, input, outputs)
+                        : conv2d(torch_threads(), kernels(), dense, shape, input, outputs);
+  }
+};
+
 Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
                  const EpilogueArguments& epilogue, std::int64_t outputs, const WalkArguments& walk,
                  const std::optional<Tensor>& out) {
@@ -66,12 +96,12 @@ Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, 
   require_shape(x, "x", {-1, -1, -1, -1});
   const std::int64_t groups = require_groups(walk.groups, x.size(3), outputs), channels = x.size(3) / groups;
   const ConvShape shape = conv_shape(x, x.size(3), outputs, walk);
-  const LinearLayer layer = layer_of(tensors, formats, {outputs, channels, channels, shape.walk.positions(), groups});
-  const FloatInput input = float_input(arguments, layer.activation_format);
+  const ConvLayer layer(tensors, formats, {outputs, channels, channels, shape.walk.positions(), groups});
+  const FloatInput input = float_input(arguments, layer.activation());
   if (input.how.share != Share::group) fail(Error::spec, "share must be 'group' for a convolution, not 'row'");
   Results results(epilogue, tensors.coarse, result_shape(shape));
   Tensor y = results.y(out, input.dtype);
-  const Fault fault = conv2d(torch_threads(), kernels(), layer, shape, input, results.outputs);
+  const Fault fault = layer.run(shape, input, results.outputs);
   require_none(fault, input.how.quantizer, Share::group,
                {input.data, input.dtype, shape.samples, shape.in_pixels(), shape.channels},
                {input.how.range, input.how.range ? 1 : 0});
@@ -82,7 +112,7 @@ Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, 
 struct CodeLayer {
   Tensor codes;
   ConvShape shape;
-  LinearLayer layer;
+  std::optional<ConvLayer> layer;
   CodeInput input;
 
   CodeLayer(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
@@ -93,12 +123,12 @@ struct CodeLayer {
     const std::int64_t groups = require_groups(walk.groups, walk.groups, outputs);
     const std::int64_t channels = channels_of_codes(codes, format, groups);
     shape = conv_shape(codes, channels * groups, outputs, walk);
-    layer = layer_of(tensors, formats, {outputs, channels, channels - std::max(format.vector_size, 1) + 1,
-                                        shape.walk.positions(), groups});
+    layer.emplace(tensors, formats, WeightShape{outputs, channels, channels - std::max(format.vector_size, 1) + 1,
+                                                shape.walk.positions(), groups});
     input = code_input(arguments, format, shape.samples, 1);
     input.rows_per_coarse = std::max<std::int64_t>(1, shape.in_pixels());
   }
-  Fault run(const Outputs& outputs) const { return conv2d(torch_threads(), kernels(), layer, shape, input, outputs); }
+  Fault run(const Outputs& outputs) const { return layer->run(shape, input, outputs); }
 };
 
 Tensor of_codes(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
@@ -179,7 +209,7 @@ Quantized conv2d_requantize_op(const Tensor& codes, const Tensor& vector_scale, 
                         {weight_format, activation_format, product_bits}, out_features,
                         {kernel, stride, padding, dilation, groups});
   Results results({bias, residual, function}, weight_coarse, result_shape(layer.shape));
-  return requantized({output_range, output_format, scale_mode, keep_float}, results, groups,
+  return requantized({output_range, output_format, scale_mode, keep_float}, results, layer.layer->is_depthwise ? 1 : groups,
                      [&](const Outputs& outputs) { return layer.run(outputs); });
 }
 

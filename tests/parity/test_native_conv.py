@@ -63,6 +63,20 @@ WALKS: dict[str, tuple[Walk, int, int, tuple[int, int]]] = {
     "stem, 6 channels": (Walk(kernel=(5, 4), stride=(2, 1), padding=(2, 1, 0, 3), dilation=(2, 1)), 6, 5, (11, 8)),
     "stem, one channel": (Walk(kernel=(2, 2)), 1, 5, (2, 2)),
 }
+DEPTHWISE: dict[str, tuple[Walk, int, int, tuple[int, int]]] = {
+    "3x3": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), groups=20), 20, 20, (6, 7)),
+    "whole blocks": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), stride=(2, 2), groups=144), 144, 144, (9, 9)),
+    "5x5, three outputs a channel": (
+        Walk(kernel=(5, 5), padding=(2, 2, 2, 2), stride=(2, 2), groups=10),
+        10,
+        30,
+        (9, 6),
+    ),
+    "dilation, a line": (Walk(kernel=(1, 3), padding=(0, 0, 2, 2), dilation=(1, 2), groups=33), 33, 33, (1, 11)),
+    "one pixel": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), groups=48), 48, 48, (1, 1)),
+}
+DEPTHWISE_SPECS = ["w8a8-tensor", "w8a8u", "w4a8", "w3a5u-tensor", "w8a8-full"]
+CHAINED = ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor"]
 TARGETS = ["4-s4-v16", "4u-s6-v16", "8u", "8-s4-v32", "4-s4-v8", "6-sfp32-v16"]
 
 
@@ -88,10 +102,15 @@ def codes(spec: LayerSpec, x: Tensor, groups: int) -> QuantizedTensor:
     return quantize_map(x, limit, spec.activation, "group", "requantize", groups)
 
 
-@pytest.mark.parametrize("walk_name", WALKS)
-@pytest.mark.parametrize("text", SPECS)
+ALL_WALKS = WALKS | {f"depthwise {name}": walk for name, walk in DEPTHWISE.items()}
+CASES = [(text, name) for text in SPECS for name in WALKS] + [
+    (text, f"depthwise {name}") for text in DEPTHWISE_SPECS for name in DEPTHWISE
+]
+
+
+@pytest.mark.parametrize(("text", "walk_name"), CASES)
 def test_floats(text: str, walk_name: str) -> None:
-    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), WALKS[walk_name]
+    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), ALL_WALKS[walk_name]
     weight, limit = (
         packed(walk, channels, outputs, spec.weight),
         torch.tensor([3.7]) if spec.gamma == "static" else None,
@@ -111,10 +130,9 @@ def test_floats(text: str, walk_name: str) -> None:
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("walk_name", WALKS)
-@pytest.mark.parametrize("text", SPECS)
+@pytest.mark.parametrize(("text", "walk_name"), CASES)
 def test_codes(text: str, walk_name: str) -> None:
-    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), WALKS[walk_name]
+    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), ALL_WALKS[walk_name]
     weight = packed(walk, channels, outputs, spec.weight)
     for samples in (2, 0):
         x = codes(spec, image(spec, samples, size, channels), walk.groups)
@@ -129,10 +147,9 @@ def test_codes(text: str, walk_name: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("walk_name", WALKS)
-@pytest.mark.parametrize("text", ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor"])
+@pytest.mark.parametrize(("text", "walk_name"), [case for case in CASES if case[0] in CHAINED])
 def test_codes_of_the_next_layer(text: str, walk_name: str, target: str) -> None:
-    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), WALKS[walk_name]
+    spec, (walk, channels, outputs, size) = LayerSpec.parse(text), ALL_WALKS[walk_name]
     fmt = parse_format(target)
     assert isinstance(fmt, IntegerFormat)
     aim = Target(format=fmt, range=torch.tensor([30.0]))
@@ -148,9 +165,10 @@ def test_codes_of_the_next_layer(text: str, walk_name: str, target: str) -> None
                 assert torch.equal(ours_part, theirs_part)
 
 
-@pytest.mark.parametrize("walk_name", WALKS)
+@pytest.mark.parametrize("walk_name", ALL_WALKS)
 def test_threads_and_reused_memory_give_the_same_bits(walk_name: str) -> None:
-    spec, (walk, channels, outputs, size) = LayerSpec.parse("w4a8-s4/8"), WALKS[walk_name]
+    walk, channels, outputs, size = ALL_WALKS[walk_name]
+    spec = LayerSpec.parse("w8a8" if walk_name not in WALKS else "w4a8-s4/8")
     weight, x = packed(walk, channels, outputs, spec.weight), image(spec, 3, size, channels)
     limit = torch.tensor([2.0])
     one = kernels.layer_outputs(x, weight, spec, activation_range=limit, walk=walk, backend="cpu")

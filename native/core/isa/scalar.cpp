@@ -4,6 +4,7 @@
 namespace vsquant {
 
 #include "core/isa/products_scalar.inl"
+#include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
 
 namespace {
@@ -23,6 +24,7 @@ Kernels table() {
   kernels.has_wide_vectors = true;
   kernels.vector_form = vector_form;
   kernels.reads_bytes_in_place = true;
+  kernels.depthwise_tile = depthwise::tile;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;
   return kernels;

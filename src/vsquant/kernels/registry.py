@@ -90,8 +90,8 @@ def _native_problem(
     for role, fmt in (("weight", weight), ("activation", activation)):
         if fmt is not None and (problem := _format_problem(role, fmt)):
             return problem
-    if depthwise:
-        return "the native library has no depthwise convolutions"
+    if depthwise and activation is not None and activation.has_vectors:
+        return "depthwise convolutions have no activation vectors"
     if activation is None:
         return "the native library has no weight-only layers"
     return None
