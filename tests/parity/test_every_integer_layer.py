@@ -177,6 +177,49 @@ def test_every_layer_of_trained_networks(vsquant_data: Path, first_sample, name:
     assert_every_layer_equals_the_reference(simulated, batch)
 
 
+def tensors_of(output: object) -> list[Tensor]:
+    values = output.values() if isinstance(output, dict) else [output]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GELU too is then PyTorch's own on both sides."""
+    monkeypatch.setenv("VSQUANT_BACKEND", "eager")
+
+
+def assert_chaining_keeps_the_bits(simulated: nn.Module, batch: Tensor | dict[str, Tensor]) -> int:
+    """And how many layers give codes."""
+    plain, chained = vsquant.to_integer(simulated, chain=False), vsquant.to_integer(simulated)
+    with torch.inference_mode():
+        outputs = zip(tensors_of(run(chained, batch)), tensors_of(run(plain, batch)), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in outputs)
+    return len(vsquant.chain_report(chained).chained)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "resnet", "grouped"])
+def test_chaining_keeps_the_bits_of_small_models(small_model, name: str) -> None:
+    model, batch = small_model(name)
+    chained = assert_chaining_keeps_the_bits(vsquant.quantize(model, "w4a8-s4/8", calibration=[batch]), batch)
+    assert chained >= {"bert": 1, "grouped": 1}.get(name, 0)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cifar10", 18), ("squad-minilm", 6), ("imagenet-efficientnet-lite0", 30)]
+)
+def test_chaining_keeps_the_bits_of_trained_networks(
+    vsquant_data: Path, first_sample, name: str, expected: int
+) -> None:
+    task = create_task(name, data=vsquant_data)
+    batch = first_sample(task.calibration_batches(1)[0])
+    model = task.load_model()
+    pairs = task.batchnorm_pairs(model)
+    simulated = vsquant.quantize(model, "w4a8-s4/8", calibration=[batch], batchnorm_pairs=pairs)
+    assert assert_chaining_keeps_the_bits(simulated, batch) >= expected
+
+
 def reference_heads(
     product: QuantMatmul, x: Tensor, fmt: IntegerFormat, ranges: Tensor | None
 ) -> tuple[Tensor, Tensor]:

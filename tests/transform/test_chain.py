@@ -317,6 +317,29 @@ def test_parts_of_a_model_that_cannot_be_traced() -> None:
     assert type(chained) is Opaque
 
 
+def test_a_model_whose_arguments_are_all_optional() -> None:
+    class Keywords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40))
+
+        def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+            return self.features(x if y is None else y)
+
+        def features(self, x: Tensor) -> Tensor:
+            return F.relu(self.layers(x))
+
+    x = images(3, 40)
+    plain, chained = both(Keywords(), "w4a8-s4/8", x)
+    for arguments in ({"x": x}, {"y": x}, {"x": -x, "y": x}):
+        assert torch.equal(chained(**arguments), plain(**arguments))
+    assert str(vsquant.chain_report(chained)).splitlines() == [
+        "layers.0: codes to layers.1",
+        "layers.1: relu fused; floats: nothing that follows takes codes: output",
+        "the model: not traced: it has optional arguments",
+    ]
+
+
 def test_an_opaque_part_inside_a_model_that_can_be_traced() -> None:
     x = images(3, 40)
     plain, chained = both(nn.Sequential(Opaque(), nn.Linear(40, 40), nn.Linear(40, 8)), "w4a8-s4/8", x, -x)
@@ -333,8 +356,11 @@ def test_a_transformer_that_cannot_be_traced() -> None:
     simulated = vsquant.quantize(model, "w4a8-s4/8", calibration=[batch])
     plain, chained = vsquant.to_integer(simulated, chain=False), vsquant.to_integer(simulated)
     assert torch.equal(chained(**batch).start_logits, plain(**batch).start_logits)
-    fused = {layer.layer for layer in vsquant.chain_report(chained).fused}
-    assert {"bert.encoder.layer.0.attention.output.dense", "bert.encoder.layer.1.intermediate.dense"} <= fused
+    report = vsquant.chain_report(chained)
+    assert [(layer.layer, layer.consumers) for layer in report.chained] == [
+        (f"bert.encoder.layer.{i}.intermediate.dense", (f"bert.encoder.layer.{i}.output.dense",)) for i in range(2)
+    ]
+    assert "bert.encoder.layer.0.attention.output.dense" in {layer.layer for layer in report.fused}
 
 
 def test_layouts_of_images_stay_what_they_were() -> None:

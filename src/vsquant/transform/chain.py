@@ -2,7 +2,7 @@
 
 A layer whose output goes, through a residual and a function at most, into layers with one static format makes their
 codes itself. Every step of that is a rounded float32 operation in the order of the unchained model, so the bits stay
-what they were. Calls are rewritten, layers are not: a layer is told what to fuse by the call.
+what they were (native code's erf aside). Calls are rewritten, layers are not: a layer is told what to fuse by the call.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from torch import fx, nn
 
 from vsquant.nn import IntegerLayer, IntegerMatmul
 from vsquant.transform.chain import ChainedLayer, chain_graph
-from vsquant.transform.replace import set_module
-from vsquant.transform.trace import TRACING_ERRORS, defaults_of, first_line
+from vsquant.transform.trace import TRACING_ERRORS, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +41,16 @@ class ChainReport:
         return "\n".join([*lines, *(f"{name or 'the model'}: not traced: {why}" for name, why in self.untraced)])
 
 
-def chain_model(model: nn.Module) -> tuple[nn.Module, ChainReport]:
-    """The model with its integer layers chained wherever tracing shows what is between them.
+def chain_model(model: nn.Module) -> ChainReport:
+    """Chains integer layers in ``model`` itself, wherever tracing shows what is between them.
 
-    A module that torch.fx cannot trace is left as it is and its children are tried: those are taken for opaque that
-    cannot be traced either, and where that does not help, each child is chained by itself.
+    A module that torch.fx cannot trace is tried again with those of its children taken for opaque that cannot be traced
+    either. Where that does not help, the methods that its forward calls are tried, and each child by itself.
     """
     layers: list[ChainedLayer] = []
     untraced: list[tuple[str, str]] = []
-    chained = _chain(model, "", layers, untraced)
-    return chained, ChainReport(layers=tuple(layers), untraced=tuple(untraced))
+    _chain(model, "", layers, untraced)
+    return ChainReport(layers=tuple(layers), untraced=tuple(untraced))
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
@@ -94,45 +93,76 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(m, module_qualified_name)
 
 
-def _chain(module: nn.Module, name: str, layers: list[ChainedLayer], untraced: list[tuple[str, str]]) -> nn.Module:
+def _chain(module: nn.Module, name: str, layers: list[ChainedLayer], untraced: list[tuple[str, str]]) -> None:
     """``module`` rewritten, or its parts; what became of them is added to the lists."""
-    if isinstance(module, IntegerLayer) or not any(isinstance(part, IntegerLayer) for part in module.modules()):
-        return module
-    graph = _trace(module, name, frozenset())
+    if isinstance(module, IntegerLayer) or not _integer_layers(module):
+        return
+    graph = _trace(module)
     left: tuple[tuple[str, nn.Module], ...] = ()
     if isinstance(graph, str):
         untraced.append((name, graph))
         children = tuple(module.named_children())
-        left = tuple((child, part) for child, part in children if isinstance(_trace(part, child, frozenset()), str))
-        graph = _trace(module, name, frozenset(part for _, part in left))
+        left = tuple((child, part) for child, part in children if isinstance(_trace(part), str))
+        graph = _trace(module, frozenset(part for _, part in left))
         left = children if isinstance(graph, str) else left
-    if isinstance(graph, fx.Graph):
-        modules = dict(module.named_modules(remove_duplicate=False))
-        layers.extend(chain_graph(graph, modules, name))
-        module = _with_forward(module, graph)
+    reached = _chain_method(module, "forward", graph, name, layers)
+    if isinstance(graph, str):
+        for method in _methods_of_forward(module):
+            reached |= _chain_method(module, method, _trace(module, method=method), name, layers)
     for child, part in left:
-        set_module(module, child, _chain(part, f"{name}.{child}" if name else child, layers, untraced))
-    return module
+        if not _integer_layers(part) <= reached:
+            _chain(part, f"{name}.{child}" if name else child, layers, untraced)
 
 
-def _with_forward(module: nn.Module, graph: fx.Graph) -> nn.Module:
-    """The module itself, running ``graph``: its class becomes one that has all of its own but ``forward``."""
-    forward = type(fx.GraphModule(module, graph)).forward
+def _integer_layers(module: nn.Module) -> set[nn.Module]:
+    return {part for part in module.modules() if isinstance(part, IntegerLayer)}
+
+
+def _chain_method(
+    module: nn.Module, method: str, graph: fx.Graph | str, name: str, layers: list[ChainedLayer]
+) -> set[nn.Module]:
+    """Rewrites a method of which there is a graph: the module's class becomes one that has all of its own but it.
+
+    Returns:
+        The integer layers that the method calls.
+    """
+    modules = dict(module.named_modules(remove_duplicate=False))
+    if isinstance(graph, str):
+        return set()
+    found = chain_graph(graph, modules, name)
+    reached = _integer_layers(module) & {modules[str(node.target)] for node in graph.nodes if node.op == "call_module"}
+    if not reached:
+        return reached
+    layers.extend(found)
+    rewritten = type(fx.GraphModule(module, graph)).forward
     cls = type(module)
     module.__class__ = type(
-        cls.__name__, (cls,), {"forward": forward, "__doc__": cls.__doc__, "__module__": cls.__module__}
+        cls.__name__, (cls,), {method: rewritten, "__doc__": cls.__doc__, "__module__": cls.__module__}
     )
-    return module
+    return reached
 
 
-def _trace(module: nn.Module, name: str, opaque: frozenset[nn.Module]) -> fx.Graph | str:
-    """A module's graph, or why there is none. Inside a model, a module with optional arguments has none: which of them
-    it is called with is not known.
+def _methods_of_forward(module: nn.Module) -> tuple[str, ...]:
+    """The methods of a module's own that its forward names, which can be traced where the forward itself cannot."""
+    names = inspect.unwrap(type(module).forward).__code__.co_names
+    own = (name for name in names if not hasattr(nn.Module, name))
+    return tuple(name for name in own if inspect.isfunction(inspect.getattr_static(type(module), name, None)))
+
+
+def _trace(module: nn.Module, opaque: frozenset[nn.Module] = frozenset(), method: str = "forward") -> fx.Graph | str:
+    """The graph of a module's method, or why there is none. With optional arguments there is none: which of them it is
+    called with is not known.
     """
-    parameters = inspect.signature(module.forward).parameters.values()
-    if name and any(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+    if _has_options(getattr(module, method)):
         return "it has optional arguments"
+    tracer = _Tracer(opaque)
+    tracer.traced_func_name = method
     try:
-        return _Tracer(opaque).trace(module, concrete_args=defaults_of(module, None))
+        return tracer.trace(module)
     except TRACING_ERRORS as error:
         return f"torch.fx: {first_line(error)}"
+
+
+def _has_options(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)

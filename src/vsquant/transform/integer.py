@@ -33,7 +33,8 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
     Args:
         model: what `vsquant.quantize` or `vsquant.load` returned; it is left as it was.
         chain: whether layers give each other codes where tracing the model shows that nothing but a residual and a
-            function comes between, and takes these in; outputs stay the same to the last bit. See `chain_report`.
+            function comes between, and takes these in; outputs stay the same to the last bit (but for the erf of a GELU,
+            which is native code's own where that runs). See `chain_report`.
 
     Returns:
         A model in evaluation mode that is called as ``model`` is; layers that several names share stay shared.
@@ -52,8 +53,7 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
         what = "an integer model already" if already else "a float model"
         raise VsquantError(f"the model must come from vsquant.quantize or vsquant.load, not be {what}")
     integer: nn.Module = copy.deepcopy(model, dict(replaced)).eval()
-    integer, report = chain_model(integer) if chain else (integer, ChainReport())
-    setattr(integer, _ATTRIBUTE, report)
+    setattr(integer, _ATTRIBUTE, chain_model(integer) if chain else ChainReport())
     return integer
 
 

@@ -95,7 +95,7 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module, example: Batch | None) -> Trace:
-    graph = _Tracer().trace(model, concrete_args=defaults_of(model, example))
+    graph = _Tracer().trace(model, concrete_args=_defaults(model, example))
     modules = dict(model.named_modules(remove_duplicate=False))
     affine: dict[fx.Node, str] = {}
     norms: dict[fx.Node, str] = {}
@@ -148,7 +148,7 @@ def _argument(node: fx.Node, position: int, name: str) -> fx.Node | None:
     return value if isinstance(value, fx.Node) else None
 
 
-def defaults_of(model: nn.Module, example: Batch | None) -> dict[str, Any]:
+def _defaults(model: nn.Module, example: Batch | None) -> dict[str, Any]:
     """Values of the arguments that a batch leaves at their defaults."""
     given: Sequence[str] = () if example is None or isinstance(example, Tensor) else tuple(example)
     parameters = inspect.signature(model.forward).parameters.values()
