@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.native
 JOBS ?= 1
+PEERS := build/peers
 EXTRAS := demo,transformers,vision,efficientnet,docs,dev
 
 # Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
@@ -34,7 +35,7 @@ $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' |
   echo "Name one that is installed:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef
 
-.PHONY: help env native demo test data lint docs bench sanitize neon isas ci lock clean
+.PHONY: help env native demo test data lint docs speed bench sanitize neon isas ci lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -79,10 +80,23 @@ docs: $(STAMP) ## build the pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
+$(PEERS)/.installed: pyproject.toml constraints.txt
+	@echo "Installing the libraries that are timed beside vsquant into $(PEERS) (some minutes, once)"
+	@$(PYTHON) -m venv $(PEERS)
+	@grep -v '^setuptools==' constraints.txt > $(PEERS)/constraints.txt
+	@VSQUANT_BUILD=off CMAKE_ARGS="-DGGML_LLAMAFILE=ON -DGGML_NATIVE=ON" $(PEERS)/bin/python -m pip install -qq --disable-pip-version-check \
+	  --no-binary ggml-python --constraint $(PEERS)/constraints.txt --editable '.[bench]'
+	@touch $@
+
+speed: $(KERNELS) $(PEERS)/.installed ## time kernels beside other libraries, on a quiet machine (CASES="--case 'linear*'" for a part)
+	@$(PEERS)/bin/vsquant bench all --results benchmarks/results $(CASES)
+	@$(BIN)/python tools/quote_results.py
+
 bench: $(KERNELS) ## measure the README's tables and what a cell costs (hours; VSQUANT_DATA names the real data)
 	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cell_cost.py
+	@$(MAKE) --no-print-directory speed
 	@$(BIN)/python tools/quote_results.py
 
 ci: ## all that must pass before a change lands, each stage timed

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import vsquant
-from vsquant.cli import doctor, evaluate, inspect, quantize, table
+from vsquant.cli import bench, doctor, evaluate, inspect, quantize, table
 from vsquant.errors import VsquantError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("quantize")(quantize.quantize)
 app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 
 
 def _version(show: bool) -> None:

@@ -1,0 +1,1 @@
+"""Speed: cases and contenders, timed side by side."""
