@@ -7,6 +7,7 @@
 namespace vsquant {
 
 #include "core/isa/products_neon_dotprod.inl"
+#include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
 
 namespace {
@@ -28,6 +29,7 @@ constexpr Kernels table() {
   kernels.vector_form = vector_form;
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
+  kernels.depthwise_tile = depthwise::tile;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = quantization::table;
   return kernels;
