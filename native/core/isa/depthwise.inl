@@ -19,7 +19,7 @@ inline Ints widened(const std::int8_t* from) {
 inline Ints widened(const std::uint8_t* from) {
   return reinterpret_cast<Ints>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
-#elif defined(__ARM_NEON)
+#elif defined(__ARM_FEATURE_DOTPROD)
 typedef int32x4_t Ints;
 inline Ints widened(const std::int8_t* from) {
   std::int32_t four;
