@@ -27,5 +27,7 @@ def test_the_kernels_in_use_and_why() -> None:
     )
     assert here.versions_text == "vsquant 1, torch 2, Python 3, 4 threads"
     assert here.kernels_text == "kernels: native, avx2: VSQUANT_ISA names it"
-    eager = Surroundings(vsquant="1", torch="2", python="3", threads=4, isa=None, reason="no library")
-    assert eager.kernels_text == "kernels: eager PyTorch: no library"
+    eager = Surroundings(
+        vsquant="1", torch="2", python="3", threads=4, isa=None, reason="no library", integer_backend="cpu"
+    )
+    assert eager.kernels_text == "kernels: eager PyTorch: no library; VSQUANT_BACKEND is 'cpu'"

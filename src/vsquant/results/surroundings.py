@@ -27,7 +27,10 @@ class InstructionSetState:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Versions, threads and kernels. ``isa`` is None where eager PyTorch runs; ``reason`` says why these run."""
+    """Versions, threads and kernels. ``isa`` is None where eager PyTorch runs; ``reason`` says why these run.
+
+    ``integer_backend`` is what VSQUANT_BACKEND makes integer layers run on; None where each takes the fastest.
+    """
 
     vsquant: str
     torch: str
@@ -36,6 +39,7 @@ class Surroundings:
     isa: str | None
     reason: str
     instruction_sets: tuple[InstructionSetState, ...] = ()
+    integer_backend: str | None = None
 
     @property
     def versions_text(self) -> str:
@@ -45,4 +49,5 @@ class Surroundings:
     @property
     def kernels_text(self) -> str:
         """Which kernels run, and why, in one line."""
-        return f"kernels: {'eager PyTorch' if self.isa is None else f'native, {self.isa}'}: {self.reason}"
+        forced = "" if self.integer_backend is None else f"; VSQUANT_BACKEND is {self.integer_backend!r}"
+        return f"kernels: {'eager PyTorch' if self.isa is None else f'native, {self.isa}'}: {self.reason}{forced}"

@@ -7,7 +7,7 @@ import platform
 import torch
 
 import vsquant
-from vsquant.kernels import native
+from vsquant.kernels import native, registry
 from vsquant.results import InstructionSetState, Surroundings
 
 
@@ -27,4 +27,5 @@ def surroundings() -> Surroundings:
             )
             for each in status.instruction_sets
         ),
+        integer_backend=registry.forced_backend(),
     )
