@@ -5,6 +5,7 @@ namespace {
 constexpr int kFoldedRows = 6, kVectorRows = 4, kFewRows = 6, kFoldedFewRows = 8, kPanels = 4;
 // How far ahead of the weights they read few_tile and unpacking fetch them.
 constexpr int kPrefetchBytes = 4096;
+constexpr int kPrefetchScaleBytes = 512;
 
 // ---- unpacking -----------------------------------------------------------------------------------------------------
 
@@ -26,6 +27,13 @@ inline __m512i load_scales(const std::uint8_t* scales, std::int64_t at, __m512i 
   } else {
     return _mm512_set1_epi32(1);
   }
+}
+
+template <ScaleLayout Layout>
+inline void prefetch_scales(const std::uint8_t* scales, std::int64_t at) {
+  constexpr int kBytes = Layout == ScaleLayout::nibbles ? 8 : Layout == ScaleLayout::bytes ? 16 : 32;
+  if constexpr (Layout != ScaleLayout::none)
+    _mm_prefetch(reinterpret_cast<const char*>(scales + at * kBytes + kPrefetchScaleBytes), _MM_HINT_T0);
 }
 
 // The four registers of a block of nibbles, q + 8.
@@ -634,6 +642,7 @@ void few(const RowTile& tile, const PackedWeight& weight, std::int64_t first, co
         _mm_prefetch(reinterpret_cast<const char*>(here + kPrefetchBytes), _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(here + kPrefetchBytes + 64), _MM_HINT_T0);
         biased[p] = biased_block(here);
+        prefetch_scales<Layout>(weight.scales, at + p * weight.blocks);
         scale[p] = load_scales<Layout>(weight.scales, at + p * weight.blocks, offset);
       }
       for (int r = 0; r < Rows; ++r) {

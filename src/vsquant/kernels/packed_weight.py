@@ -16,6 +16,7 @@ from vsquant.kernels.deinterleaved import (
     deinterleave_scales,
 )
 from vsquant.kernels.eager import QuantizedTensor, dequantize
+from vsquant.kernels.memory import in_huge_pages
 from vsquant.packing import interleave, weight_sums, why_not_interleaved
 from vsquant.spec.formats import IntegerFormat, padded_length
 
@@ -84,7 +85,7 @@ def pack_weight(
         sums = torch.from_numpy(weight_sums(codes.cpu().numpy(), sigma))
         lead = (shape[0], math.prod(shape[2:]))
         tensors = (codes.reshape(*lead, *expected[-2:]).clone(), vector_scale.reshape(*lead, -1).clone(), sums)
-    packed, scale, sums = (tensor.to(codes.device) for tensor in tensors)
+    packed, scale, sums = in_huge_pages([tensor.to(codes.device) for tensor in tensors])
     coarse = codes.new_empty(0, dtype=torch.float32) if coarse_scale is None else coarse_scale.clone()
     return PackedWeight(
         codes=packed, scale=scale, sums=sums, coarse=coarse, format=fmt, shape=tuple(shape), groups=groups
