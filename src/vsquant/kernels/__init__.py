@@ -7,12 +7,14 @@ from vsquant.kernels.eager import QuantizedTensor, code_dtype, dequantize
 from vsquant.kernels.eager_products import quantize_map
 from vsquant.kernels.epilogue import FUNCTIONS, Epilogue, Function, apply_function
 from vsquant.kernels.integer_layers import (
+    Prepared,
     Target,
     choose_for,
     layer_codes,
     layer_outputs,
     layer_outputs_of_codes,
     matmul,
+    prepare,
 )
 from vsquant.kernels.operators import Share, fake_quantize, quantize
 from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight, unpacked_rows
@@ -27,6 +29,7 @@ __all__ = [
     "Function",
     "PackedWeight",
     "PartialSumOperand",
+    "Prepared",
     "QuantizedTensor",
     "Share",
     "Target",
@@ -44,6 +47,7 @@ __all__ = [
     "matmul",
     "pack_weight",
     "partial_sums",
+    "prepare",
     "quantize",
     "quantize_map",
     "unpack_weight",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -19,8 +18,7 @@ Function: TypeAlias = Literal["none", "relu", "relu6", "gelu"]
 FUNCTIONS: Final[tuple[Function, ...]] = ("none", "relu", "relu6", "gelu")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Epilogue:
+class Epilogue(NamedTuple):
     """y = f( fl(fl(gamma_a*gamma_w) * fl(S)) * 2^d + bias + residual ), left to right, every operation rounded."""
 
     bias: Tensor | None = None

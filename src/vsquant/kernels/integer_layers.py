@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -30,6 +30,23 @@ class Target:
     scale_mode: ScaleMode = "requantize"
 
 
+class Prepared(NamedTuple):
+    """What is the same at every call of a layer: the operator, and the texts of both formats."""
+
+    operator: Any
+    weight_format: str
+    activation_format: str
+
+
+def prepare(weight: PackedWeight, spec: LayerSpec, operation: str, *, overload: str = "default") -> Prepared:
+    """Settles which backend runs ``operation`` with this weight, once for many calls.
+
+    Raises:
+        BackendError: as `vsquant.kernels.registry.choose`.
+    """
+    return _prepared(weight, spec, operation, choose_for(weight, spec, operation).backend, overload)
+
+
 def choose_for(weight: PackedWeight, spec: LayerSpec, operation: str) -> Choice:
     """The backend that runs ``operation`` with this weight.
 
@@ -48,13 +65,14 @@ def layer_outputs(
     scale_mode: ScaleMode = "requantize",
     epilogue: Epilogue = NO_EPILOGUE,
     walk: Walk | None = None,
-    backend: Backend | None = None,
+    backend: Backend | Prepared | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """A layer on floats: ``x`` (samples, rows, C) to (samples, rows, K), or with ``walk`` a two-dimensional
     convolution, (N, H, W, C) to (N, H', W', K), in the dtype of ``x``.
 
-    ``activation_range`` (1,) makes gamma static; ``out`` takes the result.
+    ``activation_range`` (1,) makes gamma static; ``out`` takes the result. ``backend`` is settled by the registry where
+    it is neither named nor already settled (`prepare`).
 
     Raises:
         NonFiniteError, ScaleRangeError: as `vsquant.kernels.quantize`.
@@ -74,7 +92,7 @@ def layer_outputs_of_codes(
     *,
     epilogue: Epilogue = NO_EPILOGUE,
     walk: Walk | None = None,
-    backend: Backend | None = None,
+    backend: Backend | Prepared | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """As `layer_outputs` on codes (samples, rows, vectors, V) or (N, H, W, groups * vectors, V); float32."""
@@ -92,7 +110,7 @@ def layer_codes(
     *,
     epilogue: Epilogue = NO_EPILOGUE,
     walk: Walk | None = None,
-    backend: Backend | None = None,
+    backend: Backend | Prepared | None = None,
     keep_float: bool = False,
 ) -> tuple[QuantizedTensor, Tensor | None]:
     """As `layer_outputs_of_codes`, quantized as ``target`` says; and the float32 outputs if they are kept."""
@@ -126,7 +144,7 @@ def matmul(
     formats = format_text(left_format), format_text(right_format)
     chosen = backend or choose("matmul", right_format, left_format).backend
     arguments = (left, right, left_range, right_range, *formats, share, scale_mode, product_bits or 0)
-    product: Tensor = _call("matmul", chosen, arguments, out)
+    product: Tensor = _call(operator("matmul", chosen, "default" if out is None else "out"), arguments, out)
     return product
 
 
@@ -137,30 +155,26 @@ def _run(
     spec: LayerSpec,
     epilogue: Epilogue,
     arguments: tuple[Any, ...],
-    backend: Backend | None,
+    backend: Backend | Prepared | None,
     out: Tensor | None,
 ) -> Any:
-    chosen = backend or choose_for(weight, spec, operation).backend
+    if not isinstance(backend, Prepared):
+        chosen = backend or choose_for(weight, spec, operation).backend
+        backend = _prepared(weight, spec, operation, chosen, "default" if out is None else "out")
+    texts = backend.weight_format, backend.activation_format
+    given = (*inputs, *weight.tensors, epilogue.bias, epilogue.residual, weight.shape[0], *texts, *arguments)
+    return _call(backend.operator, given, out)
+
+
+def _prepared(weight: PackedWeight, spec: LayerSpec, operation: str, backend: Backend, overload: str) -> Prepared:
     activation = FLOAT_ACTIVATIONS if spec.activation is None else format_text(spec.activation)
-    given = (
-        *inputs,
-        *weight.tensors,
-        epilogue.bias,
-        epilogue.residual,
-        weight.shape[0],
-        format_text(weight.format),
-        activation,
-        *arguments,
-    )
-    return _call(operation, chosen, given, out)
+    return Prepared(operator(operation, backend, overload), format_text(weight.format), activation)
 
 
-def _call(operation: str, backend: Backend, arguments: tuple[Any, ...], out: Tensor | None) -> Any:
+def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | None) -> Any:
     """The operator's result; what native code refuses is raised as what it is in vsquant."""
     try:
-        if out is None:
-            return operator(operation, backend)(*arguments)
-        return operator(operation, backend, "out")(*arguments, out=out)
+        return called(*arguments) if out is None else called(*arguments, out=out)
     except ValueError as error:
         raise native.translated(error) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -36,8 +35,7 @@ class IntegerActivation(NamedTuple):
     contiguous: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fusion:
+class Fusion(NamedTuple):
     """What a layer does with its outputs besides giving them: ``residual`` is added after the bias, then ``function``
     is applied; with a ``target``, outputs are codes, and floats beside them where ``keep_float``.
     """
@@ -115,9 +113,7 @@ class IntegerLayer(Float32Module):
         self.register_buffer("packed_coarse_scale", packed.coarse)
         self.register_buffer("activation_range", activation_range)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32).clone(), requires_grad=False)
-        self._backends = {
-            operation: kernels.choose_for(packed, spec, operation).backend for operation in self.operations
-        }
+        self._prepared = tuple(kernels.prepare(packed, spec, operation) for operation in self.operations)
         if needs_range(spec) and activation_range is None and self.operations:
             raise CalibrationError(f"layer {name!r} has a static activation scale ({spec}), so it must have a range")
 
@@ -200,7 +196,7 @@ class IntegerLayer(Float32Module):
                 scale_mode=activation_scale_mode(self.scale_mode),
                 epilogue=epilogue,
                 walk=walk,
-                backend=self._backends[self.operations[0]],
+                backend=self._prepared[0],
             )
         except (NonFiniteError, ScaleRangeError) as error:
             raise type(error)(f"input of layer {self.name!r}: {error}") from error
@@ -209,9 +205,8 @@ class IntegerLayer(Float32Module):
     def _outputs_of_codes(
         self, x: kernels.QuantizedTensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None
     ) -> Tensor:
-        backend = self._backends[self.operations[1]]
         y = kernels.layer_outputs_of_codes(
-            x, self.packed_weight, self.spec, epilogue=epilogue, walk=walk, backend=backend
+            x, self.packed_weight, self.spec, epilogue=epilogue, walk=walk, backend=self._prepared[1]
         )
         return y.to(self.output_dtype)
 
@@ -232,7 +227,7 @@ class IntegerLayer(Float32Module):
                 target,
                 epilogue=epilogue,
                 walk=walk,
-                backend=self._backends[self.operations[2]],
+                backend=self._prepared[2],
                 keep_float=keep_float,
             )
         except (NonFiniteError, ScaleRangeError) as error:
