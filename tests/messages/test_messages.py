@@ -168,6 +168,34 @@ def test_of_calibration_and_shapes() -> None:
         vsquant.save(model, "never.safetensors")
 
 
+def test_of_running_on_integers(vsquant_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(32, 4)).eval()
+    with pytest.raises(VsquantError, match=r"must come from vsquant\.quantize or vsquant\.load, not be a float model"):
+        vsquant.to_integer(model)
+    with pytest.raises(VsquantError, match=r"layer '0' must have an integer format .* not the comparison format mxfp4"):
+        vsquant.to_integer(vsquant.quantize(model, "mxfp4"))
+    integer = vsquant.to_integer(vsquant.quantize(model, "w4a8-s4/x-tensor"))
+    with pytest.raises(
+        VsquantError, match="must be a simulated one, not an integer model: that runs on integers as it"
+    ):
+        vsquant.to_integer(integer)
+    with pytest.raises(ShapeError, match="input of layer '0' must have 32 channels, not 31"):
+        integer(torch.ones(2, 31))
+    with pytest.raises(
+        NonFiniteError, match=r"input of layer '0': a tensor must be finite to be quantized, but .* NaN"
+    ):
+        integer(torch.full((2, 32), float("nan")))
+    path = tmp_path / "q.safetensors"
+    assert vsquant_program("quantize", "-", "w4a8-s4/4-v8", "--task", "tiny", "-o", path).status == 0
+    for backend, message in {
+        "cuda": "error: VSQUANT_BACKEND must be one of eager, cpu, not 'cuda'\n",
+        "cpu": "error: VSQUANT_BACKEND must not be 'cpu' for conv2d: ",
+    }.items():
+        monkeypatch.setenv("VSQUANT_BACKEND", backend)
+        ended = vsquant_program("evaluate", path, "--task", "tiny", "--integer")
+        assert ended.status == 1 and ended.out == "" and ended.err.startswith(message)
+
+
 def test_of_too_few_images(vsquant_program, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     for name in ("cat", "dog"):

@@ -120,7 +120,7 @@ def test_an_integer_model_is_refused() -> None:
     with pytest.raises(VsquantError) as error:
         vsquant.to_integer(integer)
     assert str(error.value) == (
-        "the model must come from vsquant.quantize or vsquant.load, not be an integer model already"
+        "the model must be a simulated one, not an integer model: that runs on integers as it is"
     )
 
 

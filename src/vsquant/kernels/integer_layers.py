@@ -23,9 +23,11 @@ NO_EPILOGUE = Epilogue()
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The codes that a layer gives to the next: their format, its static range A (1,), and how scales are settled."""
+    """The codes that a layer gives to the next: their format (or its text), its static range A (1,), and how scales are
+    settled.
+    """
 
-    format: IntegerFormat
+    format: IntegerFormat | str
     range: Tensor
     scale_mode: ScaleMode = "requantize"
 
@@ -115,11 +117,12 @@ def layer_codes(
 ) -> tuple[QuantizedTensor, Tensor | None]:
     """As `layer_outputs_of_codes`, quantized as ``target`` says; and the float32 outputs if they are kept."""
     operation = "linear_requantize" if walk is None else "conv2d_requantize"
-    fmt = target.format
-    output = (target.range, format_text(fmt), target.scale_mode, keep_float)
+    text = target.format if isinstance(target.format, str) else format_text(target.format)
+    output = (target.range, text, target.scale_mode, keep_float)
     arguments = (spec.product_bits or 0, epilogue.function, *_geometry(walk), *output)
     codes, scale, coarse, y = _run(operation, plain_tensors(x), weight, spec, epilogue, arguments, backend, None)
-    quantized = QuantizedTensor(codes, scale if fmt.has_vectors else None, coarse if fmt.has_coarse_scale else None)
+    # What a format has not comes as an empty tensor of one dimension.
+    quantized = QuantizedTensor(codes, scale if scale.dim() > 1 else None, coarse if coarse.dim() > 1 else None)
     return quantized, y if keep_float else None
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
-from vsquant.kernels.format_text import parse_format
 from vsquant.nn.layer import Float32Module, needs_range, share_of
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
@@ -58,9 +57,7 @@ class Fusion(NamedTuple):
         """From the plain arguments that calls in a graph are made of; formats travel as texts."""
         if output_format is None or output_range is None:
             return cls(residual=residual, function=function)
-        fmt = parse_format(output_format)
-        assert isinstance(fmt, IntegerFormat)
-        target = kernels.Target(format=fmt, range=output_range, scale_mode=output_mode)
+        target = kernels.Target(format=output_format, range=output_range, scale_mode=output_mode)
         return cls(residual=residual, function=function, target=target, keep_float=keep_float)
 
     def epilogue(self, bias: Tensor | None, residual: Tensor | None) -> kernels.Epilogue:

@@ -49,9 +49,11 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
         if isinstance(module, (QuantLayer, QuantMatmul)):
             replaced[id(module)] = integer_twin(module).eval()
     if not replaced:
-        already = any(isinstance(module, (IntegerLayer, IntegerMatmul)) for module in model.modules())
-        what = "an integer model already" if already else "a float model"
-        raise VsquantError(f"the model must come from vsquant.quantize or vsquant.load, not be {what}")
+        if any(isinstance(module, (IntegerLayer, IntegerMatmul)) for module in model.modules()):
+            raise VsquantError(
+                "the model must be a simulated one, not an integer model: that runs on integers as it is"
+            )
+        raise VsquantError("the model must come from vsquant.quantize or vsquant.load, not be a float model")
     integer: nn.Module = copy.deepcopy(model, dict(replaced)).eval()
     setattr(integer, _ATTRIBUTE, chain_model(integer) if chain else ChainReport())
     return integer
