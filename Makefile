@@ -56,7 +56,7 @@ $(KERNELS): $(STAMP) $(shell find native -type f)
 
 native: ## build the native kernels and their tests in any checkout (JOBS compilers at a time), and run those tests
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) native/build_native.py --require --jobs $(JOBS) -- -DVSQUANT_TESTS=ON
-	@ctest --test-dir build/native --output-on-failure | tail -n 4
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/native --output-on-failure | tail -n 4
 
 demo: $(KERNELS) ## train a small network on real digits, quantize it, print the table, write a report
 	@mkdir -p build/demo

@@ -37,7 +37,9 @@ void check_unknown() {
 
 }  // namespace
 
-int main() {
+// With an argument: the instruction set that this processor must be given.
+int main(int count, char** arguments) {
+  if (count > 1) CHECK(select("").kernels->name == std::string(arguments[1]));
   check_choice();
   check_force();
   check_unknown();
