@@ -68,6 +68,7 @@ Multiplication multiplication_of(const Kernels& kernels, const LinearLayer& laye
     plan_products(*m.kernels, layer.weight_format, layer.activation_format, layer.product_bits,
                   layer.weight.blocks_per_vector, elements, &m.plan);
   }
+  if (layer.weight.code_layout == CodeLayout::bytes) m.plan.few = false;  // few_tile reads nibbles
   // Unsigned codes below 128 are signed ones as well, which is what few_tile reads.
   m.codes_signed = layer.activation_format.is_signed ||
                    (m.plan.few && rows <= m.kernels->few_rows && layer.activation_format.magnitude() <= 127);

@@ -52,14 +52,6 @@ const std::uint8_t* scales_of(const Tensor& scale, const Format& format, std::in
   return static_cast<const std::uint8_t*>(scale.const_data_ptr());
 }
 
-// What activations are padded to: the vector size of either format, or a block.
-int vector_elements(const Format& weight, const Format& activation) {
-  if (weight.vector_size != 0 && activation.vector_size != 0 && weight.vector_size != activation.vector_size)
-    fail(Error::spec, "weights and activations must have the same vector size, not " +
-                          std::to_string(weight.vector_size) + " and " + std::to_string(activation.vector_size));
-  return std::max({weight.vector_size, activation.vector_size, kBlockElements});
-}
-
 }  // namespace
 
 Shape::Shape(std::initializer_list<std::int64_t> given) : dims(given.size()) {
@@ -92,6 +84,13 @@ Format weight_format(const std::string& text) {
 }
 
 Format activation_format(const std::string& text) { return product_format(text, "activation"); }
+
+int vector_elements(const Format& weight, const Format& activation) {
+  if (weight.vector_size != 0 && activation.vector_size != 0 && weight.vector_size != activation.vector_size)
+    fail(Error::spec, "weights and activations must have the same vector size, not " +
+                          std::to_string(weight.vector_size) + " and " + std::to_string(activation.vector_size));
+  return std::max({weight.vector_size, activation.vector_size, kBlockElements});
+}
 
 LinearLayer layer_of(const WeightTensors& tensors, const FormatArguments& formats, const WeightShape& shape) {
   LinearLayer layer;

@@ -54,6 +54,8 @@ struct WeightShape {
 // Formats that native products have; a BackendError names what they have not.
 Format weight_format(const std::string& text);
 Format activation_format(const std::string& text);
+// What activations are padded to: the vector size of either format, or a block.
+int vector_elements(const Format& weight, const Format& activation);
 // The layer of the first group; a ShapeError where tensors do not fit formats and shape.
 LinearLayer layer_of(const WeightTensors&, const FormatArguments&, const WeightShape&);
 
@@ -78,6 +80,9 @@ std::int64_t channels_of_codes(const Tensor& codes, const Format&, std::int64_t 
 
 // ---- results
 
+// Memory for a result: `given` once it is checked, or a new tensor.
+Tensor result(const std::optional<Tensor>& given, const Shape&, DType);
+
 struct EpilogueArguments {
   const std::optional<Tensor>& bias;
   const std::optional<Tensor>& residual;
@@ -87,7 +92,7 @@ struct EpilogueArguments {
 // Outputs of one shape; `residual` is kept alive here.
 struct Results {
   Results(const EpilogueArguments&, const Tensor& weight_coarse, const Shape&);
-  // Memory for y: `given` once it is checked, or a new tensor.
+  // Memory for y, as result() gives it.
   Tensor y(const std::optional<Tensor>& given, DType);
 
   Shape shape;

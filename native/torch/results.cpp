@@ -45,16 +45,19 @@ Results::Results(const EpilogueArguments& arguments, const Tensor& weight_coarse
   outputs.stride = channels;
 }
 
+Tensor result(const std::optional<Tensor>& given, const Shape& shape, DType dtype) {
+  if (!given.has_value()) return empty(shape, scalar_type(dtype));
+  require_dtype(*given, "out", scalar_type(dtype));
+  require_shape(*given, "out", shape);
+  require_contiguous(*given, "out");
+  return *given;
+}
+
 Tensor Results::y(const std::optional<Tensor>& given, DType dtype) {
-  if (given.has_value()) {
-    require_dtype(*given, "out", scalar_type(dtype));
-    require_shape(*given, "out", shape);
-    require_contiguous(*given, "out");
-  }
-  Tensor result = given.has_value() ? *given : empty(shape, scalar_type(dtype));
+  Tensor y = result(given, shape, dtype);
   outputs.dtype = dtype;
-  outputs.y = result.mutable_data_ptr();
-  return result;
+  outputs.y = y.mutable_data_ptr();
+  return y;
 }
 
 Quantized requantized(const RequantizeArguments& arguments, Results& results, std::int64_t groups,

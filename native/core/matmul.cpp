@@ -1,0 +1,168 @@
+#include "core/matmul.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+namespace vsquant {
+namespace {
+
+// A thread's buffers for the right operand; the left one uses those of every layer.
+struct RightMemory {
+  ActivationMemory activations;
+  Scratch codes, panels, scales, sums, coarse;
+};
+
+RightMemory& right_memory() {
+  static thread_local RightMemory memory;
+  return memory;
+}
+
+std::int64_t bytes_of(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+
+const void* group_of(const MatmulOperand& operand, const Matmul& matmul, std::int64_t group) {
+  return static_cast<const char*>(operand.data) + group * operand.rows * matmul.length * bytes_of(operand.dtype);
+}
+
+Fault quantize_group(const ThreadPool& pool, const Kernels& kernels, const Matmul& matmul, const MatmulOperand& operand,
+                     std::int64_t group, bool sums, ActivationMemory& memory, Activations* out) {
+  const ActivationQuantizer how{{operand.format, matmul.mode}, matmul.share, operand.ranges.of(group)};
+  const ActivationShape rows{1, operand.rows, matmul.length, 1, matmul.vector_elements};
+  return quantize_activations(pool, kernels, how, rows, group_of(operand, matmul, group), operand.dtype, sums, memory,
+                              out);
+}
+
+// A signed format with the largest code of an unsigned one.
+Format as_weight(Format format) {
+  if (!format.is_signed) ++format.bits;
+  format.is_signed = true;
+  return format;
+}
+
+// The layer whose weight the right operand will be; only its codes are missing.
+LinearLayer layer_for(const Matmul& matmul) {
+  LinearLayer layer;
+  layer.weight_format = as_weight(matmul.right.format);
+  layer.activation_format = matmul.left.format;
+  layer.product_bits = matmul.product_bits;
+  layer.weight.code_layout = CodeLayout::bytes;
+  layer.weight.scale_layout = ScaleLayout::none;
+  layer.weight.scale_offset = 0;
+  layer.weight.blocks_per_vector = matmul.vector_elements / kBlockElements;
+  layer.weight.channels = matmul.right.rows;
+  layer.weight.blocks = (matmul.length + matmul.vector_elements - 1) / matmul.vector_elements *
+                        layer.weight.blocks_per_vector;
+  return layer;
+}
+
+// Rows of codes as panels of 16: four elements of a row after four of the next.
+void pack_panels(const std::uint8_t* codes, std::int64_t rows, std::int64_t padded, std::uint8_t* out) {
+  const std::int64_t panels = (rows + kPanelChannels - 1) / kPanelChannels;
+  for (std::int64_t row = 0; row < panels * kPanelChannels; ++row) {
+    std::uint8_t* to = out + row / kPanelChannels * kPanelChannels * padded + row % kPanelChannels * 4;
+    for (std::int64_t k = 0; k < padded; k += 4, to += kPanelChannels * 4) {
+      if (row < rows)
+        std::memcpy(to, codes + row * padded + k, 4);
+      else
+        std::memset(to, 0, 4);
+    }
+  }
+}
+
+// Scales (rows, vectors) as words of panels [panel][vector][16].
+void pack_scales(const std::int16_t* scales, std::int64_t rows, std::int64_t vectors, std::int16_t* out) {
+  const std::int64_t panels = (rows + kPanelChannels - 1) / kPanelChannels;
+  for (std::int64_t row = 0; row < panels * kPanelChannels; ++row)
+    for (std::int64_t v = 0; v < vectors; ++v)
+      out[(row / kPanelChannels * vectors + v) * kPanelChannels + row % kPanelChannels] =
+          row < rows ? scales[row * vectors + v] : std::int16_t{0};
+}
+
+// The right operand's codes as a weight; where the plan folds weights they are folded before they are packed.
+void pack_right(const Kernels& kernels, const Activations& right, RightMemory& memory, Multiplication* m) {
+  PackedWeight& weight = m->weight;
+  const std::int64_t rows = weight.channels, padded = weight.blocks * kBlockElements, vectors = weight.vectors();
+  const int elements = weight.blocks_per_vector * kBlockElements;
+  const std::uint8_t* codes = right.codes;
+  if (right.scales != nullptr && m->plan.fold_weights) {
+    auto* folded = memory.codes.get<std::uint8_t>(rows * padded);
+    kernels.epilogue.fit_codes(codes, right.scales, rows * vectors, elements, 0, folded);
+    codes = folded;
+  } else if (right.scales != nullptr) {
+    auto* scales = memory.scales.get<std::int16_t>(weight.panels() * kPanelChannels * vectors);
+    pack_scales(right.scales, rows, vectors, scales);
+    weight.scales = reinterpret_cast<const std::uint8_t*>(scales);
+    weight.scale_layout = ScaleLayout::words;
+  }
+  auto* panels = memory.panels.get<std::uint8_t>(weight.panels() * kPanelChannels * padded);
+  pack_panels(codes, rows, padded, panels);
+  weight.codes = panels;
+  auto* sums = memory.sums.get<std::int32_t>(rows);
+  if (padded > 0)
+    kernels.quantize.code_sums(codes, true, rows, static_cast<int>(padded), sums);
+  else
+    std::fill_n(sums, rows, 0);
+  weight.sums = sums;
+}
+
+class Rows final : public RowSource {
+ public:
+  Rows(const Activations& activations, std::int64_t padded, std::int64_t vectors)
+      : activations_(activations), padded_(padded), vectors_(vectors) {}
+
+  void point(std::int64_t first_row, int rows, const std::uint8_t** codes, const std::int32_t** starts,
+             const std::int16_t** scales) const override {
+    for (int r = 0; r < rows; ++r) {
+      const std::int64_t row = first_row + r;
+      codes[r] = activations_.codes + row * padded_;
+      if (activations_.starts != nullptr) starts[r] = activations_.starts + row * vectors_;
+      if (activations_.scales != nullptr) scales[r] = activations_.scales + row * vectors_;
+    }
+  }
+
+ private:
+  const Activations& activations_;
+  std::int64_t padded_, vectors_;
+};
+
+Fault run_group(const ThreadPool& pool, const Kernels& kernels, const Matmul& matmul, std::int64_t group, void* y) {
+  const LinearLayer layer = layer_for(matmul);
+  Multiplication m = multiplication_of(kernels, layer, matmul.left.rows, 1, layer.weight.blocks);
+  RightMemory& memory = right_memory();
+  Activations left, right;
+  Fault fault = quantize_group(pool, kernels, matmul, matmul.left, group, m.start_bias() != 0, activation_memory(), &left);
+  if (fault != Fault::none) return fault;
+  fault = quantize_group(pool, kernels, matmul, matmul.right, group, false, memory.activations, &right);
+  if (fault != Fault::none) return fault;
+  pack_right(kernels, right, memory, &m);
+  const ActivationShape rows{1, matmul.left.rows, matmul.length, 1, matmul.vector_elements};
+  fit_activations(pool, m, rows, activation_memory(), &left);
+  auto* coarse = memory.coarse.get<float>(matmul.right.rows);
+  for (std::int64_t row = 0; row < matmul.right.rows; ++row) coarse[row] = right.coarse[row / right.rows_per_coarse];
+  Outputs outputs{};
+  outputs.activation_coarse = left.coarse;
+  outputs.rows_per_coarse = std::max<std::int64_t>(1, left.rows_per_coarse);
+  outputs.weight_coarse = coarse;
+  outputs.dtype = matmul.left.dtype;
+  outputs.stride = matmul.right.rows;
+  outputs.y = y;
+  return multiply(pool, m, Rows(left, rows.padded(), rows.vectors()), outputs);
+}
+
+}  // namespace
+
+Fault matmul(const ThreadPool& pool, const Kernels& kernels, const Matmul& matmul, void* y) {
+  const std::int64_t group_bytes = matmul.left.rows * matmul.right.rows * bytes_of(matmul.left.dtype);
+  const auto run = [&](const ThreadPool& threads, std::int64_t group) {
+    return run_group(threads, kernels, matmul, group, static_cast<char*>(y) + group * group_bytes);
+  };
+  if (matmul.groups == 1) return run(pool, 0);
+  std::atomic<Fault> fault{Fault::none};
+  for_each_chunk(pool, matmul.groups, [&](std::int64_t group) {
+    const Fault here = run(ThreadPool{}, group);
+    if (here != Fault::none) fault.store(here, std::memory_order_relaxed);
+  });
+  return fault.load();
+}
+
+}  // namespace vsquant
