@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,12 @@ from vsquant.bench.cases import Case, LinearCase
 from vsquant.bench.contender import Contender, ParityError, Prepared, RefusedError
 from vsquant.bench.inputs import layer_inputs
 from vsquant.bench.targets import Target
+
+_spec = importlib.util.spec_from_file_location("command_line_fixtures", Path(__file__).parents[1] / "cli/conftest.py")
+_fixtures = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = _fixtures
+_spec.loader.exec_module(_fixtures)
+tiny, vsquant_program = _fixtures.tiny, _fixtures.vsquant_program
 
 CASE = LinearCase(
     rows=3, inputs=32, outputs=16, specs=("w4a8-s4/x-token", "w4a8-s4/8-token"),
@@ -25,6 +34,9 @@ class Good(Contender):
 
     def runs(self, case: Case) -> bool:
         return True
+
+    def environment(self, isa: str) -> dict[str, str] | None:
+        return {"KEPT": isa} if self.name == "good" else None
 
     def prepare(self, case: Case) -> Prepared:
         inputs = layer_inputs(case)
@@ -45,6 +57,10 @@ class Wrong(Good):
     def prepare(self, case: Case) -> Prepared:
         inputs = layer_inputs(case)
         return Prepared(start=lambda threads: int, output=lambda: -inputs.expected, expected=inputs.expected, error=0.1)
+
+
+class Free(Good):
+    name, package = "free", "free"
 
 
 class Crashing(Good):
@@ -83,7 +99,7 @@ class Meter(floors.CeilingsMeter):
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> tuple[Contender, ...]:
-    chosen = (Good(), Crashing(), Missing(), Wrong())
+    chosen = (Good(), Free(), Crashing(), Missing(), Wrong())
     for module in (contenders, request):
         monkeypatch.setattr(module, "PEERS", chosen)
     return chosen

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-_spec = importlib.util.spec_from_file_location("command_line_fixtures", Path(__file__).parents[1] / "cli/conftest.py")
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-tiny, vsquant_program = _fixtures.tiny, _fixtures.vsquant_program
 
 QUICK = ("--rounds", 1, "--threads", 1)
 

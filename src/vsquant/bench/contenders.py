@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vsquant.bench.cases import Case, FakeQuantizeCase
+from vsquant.bench.cases import Case, CellCase, FakeQuantizeCase, ModelCase
 from vsquant.bench.contender import Contender
+from vsquant.bench.our_networks import VsquantCell, VsquantNetwork
 from vsquant.bench.ours import PREFIX, VsquantFakeQuantize, VsquantLayer
 from vsquant.bench.peers import PEERS
 
@@ -24,4 +25,8 @@ def is_ours(contender: Contender) -> bool:
 
 
 def _ours(case: Case, spec: str) -> Contender:
-    return VsquantFakeQuantize(spec) if isinstance(case, FakeQuantizeCase) else VsquantLayer(spec)
+    if isinstance(case, FakeQuantizeCase):
+        return VsquantFakeQuantize(spec)
+    if isinstance(case, ModelCase):
+        return VsquantNetwork(spec)
+    return VsquantCell(spec) if isinstance(case, CellCase) else VsquantLayer(spec)

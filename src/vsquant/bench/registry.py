@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-from vsquant.bench.cases import GROUPS, Case, ConvCase, FakeQuantizeCase, LinearCase
+from vsquant.bench.cases import GROUPS, Case, CellCase, ConvCase, FakeQuantizeCase, LinearCase, ModelCase
 from vsquant.bench.targets import Target
 from vsquant.errors import VsquantError
 
@@ -15,6 +15,9 @@ _FEW_ROWS = {1: _GEMV, 4: Target(over_best_peer=2.0, of_floor=0.65), 16: Target(
 _BERT = Target(over_best_peer=1.45, of_floor=0.80)
 _CONV = {1: Target(over_best_peer=1.4, of_floor=0.65), 3: Target(over_best_peer=1.3, of_floor=0.70)}
 _COPY = Target(over_best_peer=18.0, reference="torch copy", times_reference=1.25)
+_BERT_BASE = Target(over_best_peer=1.25, over=(("torch float32", 2.2),))
+_RESNET50 = Target(over=(("openvino int8", 1.0),))
+_CELL = Target(reference="float network", times_reference=1.3)
 
 _LARGE: Final = ((4096, 4096), (4096, 11008))
 _BERT_SHAPES: Final = ((768, 768), (768, 3072), (3072, 768))
@@ -36,6 +39,11 @@ CASES: Final[tuple[Case, ...]] = (
         for c, k, size in shapes
     ),
     FakeQuantizeCase(rows=4096, length=4096, target=_COPY),
+    *(ModelCase(model="bert-base", images=images, specs=("w4a8-s4/x",), target=_BERT_BASE) for images in _IMAGES),
+    *(ModelCase(model="resnet50", images=images, specs=("w4a8-s4/x",), target=_RESNET50) for images in _IMAGES),
+    CellCase(task="squad-minilm", samples=60, specs=("w4a8-s4/8",), target=_CELL),
+    CellCase(task="imagenet-efficientnet-lite0", samples=40, specs=("w4a4u-s4/6",), target=_CELL),
+    CellCase(task="cifar10", samples=500, specs=("w4a4u-s4/6",), target=_CELL),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -105,7 +105,13 @@ class _CaseRun:
             except RefusedError as refusal:
                 self._refuse(name, refusal)
             else:
-                self._rows[name] = replace(self._rows[name], **answer)
+                self._rows[name] = replace(self._rows[name], **answer | {"setting": self._setting(name, answer)})
+
+    def _setting(self, name: str, answer: Mapping[str, Any]) -> str:
+        """The contender's setting, and whether it runs wider instructions than were asked for."""
+        isa = self._request.isa
+        free = isa != "native" and self._contenders[name].environment(isa) is None
+        return ", ".join(filter(None, (answer["setting"], f"not kept to {isa}" if free else "")))
 
     def _time(self, threads: int) -> None:
         """Interleaved rounds of all that can start."""

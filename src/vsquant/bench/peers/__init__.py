@@ -6,8 +6,10 @@ from typing import Final
 
 from vsquant.bench.contender import Contender
 from vsquant.bench.peers import (
+    cells,
     fake_quantizers,
     ggml,
+    networks,
     onnxruntime_layers,
     openvino_layers,
     torch_layers,
@@ -35,6 +37,13 @@ PEERS: Final[tuple[Contender, ...]] = (
     ggml.Ggml("Q4_0"),
     ggml.Ggml("Q4_K"),
     ggml.Ggml("Q8_0"),
+    networks.TorchNetwork(None),
+    networks.TorchNetwork("x86"),
+    networks.TorchNetwork("onednn"),
+    networks.OnnxRuntimeNetwork("bert-base"),
+    networks.OnnxRuntimeNetwork("resnet50"),
+    networks.OpenVinoNetwork(),
+    cells.FloatCell(),
     fake_quantizers.TorchCopy(),
     fake_quantizers.VsquantEager(),
     fake_quantizers.Brevitas(),

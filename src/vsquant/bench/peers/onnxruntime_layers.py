@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class OnnxRuntimeLayer(Contender):
     def prepare(self, case: Case) -> Prepared:
         assert isinstance(case, LinearCase | ConvCase)
         inputs = layer_inputs(case)
+        onnx_packages()
         model = self._model(case, inputs)
         weight_bytes = self.weight_bytes(inputs.weight.numel())
         count = copies(case, weight_bytes, COLD_BYTES)
@@ -80,7 +82,8 @@ class DynamicInt8(OnnxRuntimeLayer):
     def quantized(self, case: LinearCase | ConvCase, inputs: LayerInputs) -> bytes:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with model_files(float_graph(case, inputs)) as (source, result):
+        with model_files() as (source, result):
+            source.write_bytes(float_graph(case, inputs).SerializeToString())
             quantize_dynamic(source, result, per_channel=True, weight_type=QuantType.QInt8)
             return result.read_bytes()
 
@@ -103,7 +106,8 @@ class StaticInt8(OnnxRuntimeLayer):
     def quantized(self, case: LinearCase | ConvCase, inputs: LayerInputs) -> bytes:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        with model_files(float_graph(case, inputs)) as (source, result):
+        with model_files() as (source, result):
+            source.write_bytes(float_graph(case, inputs).SerializeToString())
             quantize_static(
                 source,
                 result,
@@ -171,22 +175,25 @@ class Session:
         return torch.from_numpy(self._binding.copy_outputs_to_cpu()[0])
 
 
-class model_files:  # noqa: N801  # a context manager reads as a function
-    """A model in a file, and the place of its quantized twin, for the length of a block."""
+@contextmanager
+def model_files() -> Iterator[tuple[Path, Path]]:
+    """Places for a model and its quantized twin, for the length of a block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
 
-    def __enter__(self) -> tuple[Path, Path]:
+def onnx_packages() -> tuple[Any, Any]:
+    """The packages onnx and onnxruntime.
+
+    Raises:
+        RefusedError: one is not installed.
+    """
+    try:
         import onnx
-
-        self._folder = tempfile.TemporaryDirectory()
-        source = Path(self._folder.name) / "float.onnx"
-        onnx.save(self._model, source)
-        return source, source.with_name("quantized.onnx")
-
-    def __exit__(self, *exception: object) -> None:
-        self._folder.cleanup()
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise RefusedError(f"not installed: pip install 'vsquant[bench]' ({error.name})") from None
+    return onnx, onnxruntime
 
 
 class _Calibration:
@@ -202,11 +209,7 @@ class _Calibration:
 
 def float_graph(case: LinearCase | ConvCase, inputs: LayerInputs) -> Any:
     """The float layer as an ONNX model: x to y."""
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401  # without it nothing would run
-    except ModuleNotFoundError as error:
-        raise RefusedError(f"not installed: pip install 'vsquant[bench]' ({error.name})") from None
+    onnx, _ = onnx_packages()
     weight = inputs.weight.t() if isinstance(case, LinearCase) else inputs.weight
     w = onnx.numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), "w")
     rows: str | int = "rows" if isinstance(case, LinearCase) else case.images

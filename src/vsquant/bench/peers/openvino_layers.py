@@ -25,10 +25,18 @@ def openvino() -> Any:
     return openvino
 
 
+def onednn_environment(isa: str) -> dict[str, str]:
+    """OneDNN kept to an instruction set; OpenVINO's own kernels ask oneDNN what there is."""
+    return {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"} if isa == "avx2" else {}
+
+
 class OpenVinoLayer(Contender):
     """One way to quantize a single layer."""
 
     package = "openvino"
+
+    def environment(self, isa: str) -> dict[str, str] | None:
+        return onednn_environment(isa)
 
     @abstractmethod
     def precision(self) -> Precision:
