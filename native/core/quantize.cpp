@@ -73,7 +73,7 @@ class Rows {
         elements_(element_rule(quantizer.format, coarse)),
         vectors_(vector_rule(quantizer, coarse)) {}
 
-  bool fake(const void* x, DType dtype, std::int64_t length, void* out, bool stream) const {
+  bool fake(const void* x, DType dtype, std::int64_t length, void* out, Streaming stream) const {
     const std::int64_t whole = length - length % unit();
     bool valid = true;
     if (dtype == DType::float32) {
@@ -84,7 +84,7 @@ class Rows {
       for (std::int64_t done = 0; done < whole; done += stage) {
         const std::int64_t count = std::min(stage, whole - done);
         kernels_.to_float(dtype, at(x, dtype, done), count, values);
-        valid &= fake_run(values, count, results, false);
+        valid &= fake_run(values, count, results, {});
         kernels_.from_float(dtype, results, count, at(out, dtype, done));
       }
     }
@@ -119,16 +119,16 @@ class Rows {
  private:
   std::int64_t unit() const { return vector_size_ == 0 ? 1 : vector_size_; }
 
-  bool fake_run(const float* x, std::int64_t count, float* out, bool stream) const {
-    if (vector_size_ == 0) return kernels_.fake_elements(elements_, x, count, out, stream);
-    return kernels_.fake_vectors(vectors_, x, count / vector_size_, out, stream);
+  bool fake_run(const float* x, std::int64_t count, float* out, Streaming stream) const {
+    if (vector_size_ == 0) return kernels_.fake_elements(elements_, x, count, out, stream.past_caches, stream.ahead);
+    return kernels_.fake_vectors(vectors_, x, count / vector_size_, out, stream.past_caches, stream.ahead);
   }
 
   bool fake_tail(const void* x, DType dtype, std::int64_t first, std::int64_t length, void* out) const {
     alignas(64) float values[kLargestVector], results[kLargestVector];
     kernels_.to_float(dtype, at(x, dtype, first), length - first, values);
     std::fill(values + (length - first), values + vector_size_, 0.0f);
-    const bool valid = kernels_.fake_vectors(vectors_, values, 1, results, false);
+    const bool valid = kernels_.fake_vectors(vectors_, values, 1, results, false, 0);
     kernels_.from_float(dtype, results, length - first, at(out, dtype, first));
     return valid;
   }
@@ -219,7 +219,7 @@ Fault quantize_rows(const QuantizeKernels& kernels, const Quantizer& quantizer, 
 }
 
 Fault fake_quantize_rows(const QuantizeKernels& kernels, const Quantizer& quantizer, const FloatRows& rows,
-                         float coarse, void* out, bool stream) {
+                         float coarse, void* out, Streaming stream) {
   const Rows run(kernels, quantizer, coarse);
   const FloatRows x = joined(rows, quantizer.format.vector_size);
   bool valid = true;

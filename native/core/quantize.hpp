@@ -56,9 +56,15 @@ inline Fault requantize_row(const QuantizeKernels& kernels, const Quantizer& qua
   return quantize_rows(kernels, quantizer, {y, DType::float32, 1, channels, channels}, coarse, out);
 }
 
-// x^ of rows that share one coarse scale, in the dtype of the rows; `out` is contiguous. `stream`: past the caches.
+// How float32 results pass the caches.
+struct Streaming {
+  bool past_caches = false;  // written past them; the results are then aligned to 64 bytes
+  std::int64_t ahead = 0;    // the elements that far behind those at work are fetched meanwhile
+};
+
+// x^ of rows that share one coarse scale, in the dtype of the rows; `out` is contiguous.
 Fault fake_quantize_rows(const QuantizeKernels&, const Quantizer&, const FloatRows&, float coarse, void* out,
-                         bool stream);
+                         Streaming);
 
 // ---- whole tensors (groups, rows, length), contiguous
 

@@ -41,9 +41,12 @@ struct QuantizeKernels {
   void (*extremes)(const float* x, std::int64_t count, Extremes*);  // of x and of what *Extremes already holds
 
   // x^ of elements and of whole vectors; false where an element is not finite or a scale does not fit fp16, and then
-  // the output holds anything. `stream` writes past the caches; `out` is then aligned to 64 bytes.
-  bool (*fake_elements)(const ElementRule&, const float* x, std::int64_t count, float* out, bool stream);
-  bool (*fake_vectors)(const VectorRule&, const float* x, std::int64_t vectors, float* out, bool stream);
+  // the output holds anything. `stream` writes past the caches; `out` is then aligned to 64 bytes. `ahead`: the elements
+  // that far behind those at work are fetched into the cache meanwhile; 0: none.
+  bool (*fake_elements)(const ElementRule&, const float* x, std::int64_t count, float* out, bool stream,
+                        std::int64_t ahead);
+  bool (*fake_vectors)(const VectorRule&, const float* x, std::int64_t vectors, float* out, bool stream,
+                       std::int64_t ahead);
 
   // Codes, and the vectors' scales: sigma (integer scales) or steps (fp16, fp32).
   bool (*code_elements)(const ElementRule&, const float* x, std::int64_t count, std::uint8_t* codes);

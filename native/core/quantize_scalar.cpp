@@ -53,14 +53,14 @@ Scale vector_scale(const VectorRule& rule, const float* x) {
   return {valid, stored, {divisor > 0 ? divisor : infinity, multiplier, rule.qmin, rule.qmax}};
 }
 
-bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, float* out, bool) {
+bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, float* out, bool, std::int64_t) {
   Extremes e;
   extremes(x, count, &e);
   for (std::int64_t i = 0; i < count; ++i) out[i] = code(x[i], rule) * rule.multiplier;
   return finite(e);
 }
 
-bool fake_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, bool) {
+bool fake_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, bool, std::int64_t) {
   bool valid = true;
   for (std::int64_t j = 0; j < vectors; ++j, x += rule.vector_size, out += rule.vector_size) {
     const Scale scale = vector_scale(rule, x);

@@ -4,9 +4,14 @@
 // are lanes, and a tree of shuffles turns one register of elements a vector into one register of their maxima.
 #include "core/quantize_kernels.hpp"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#else
+#include <arm_neon.h>
 #endif
+
+// Unrolled by the compiler into hundreds of registers, which it cannot do within reason if it must check every index.
+#define VSQUANT_PLAIN __attribute__((no_sanitize("undefined")))
 
 namespace vsquant {
 namespace {
@@ -23,9 +28,16 @@ constexpr int kLanes = 4;
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+typedef std::int16_t Words __attribute__((vector_size(kLanes * 2)));
 typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
-typedef std::int8_t SignedBytes __attribute__((vector_size(kLanes)));
 
+#if defined(__AVX512F__)
+constexpr Ints kEven{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+#elif defined(__AVX2__)
+constexpr Ints kEven{0, 2, 4, 6, 8, 10, 12, 14};
+#else
+constexpr Ints kEven{0, 2, 4, 6};
+#endif
 constexpr std::int32_t kInfinity = 0x7f800000;
 constexpr std::int32_t kAbsolute = 0x7fffffff;
 // Added to a float below 2^22 in size it leaves the nearest integer, ties to even, in the low bits.
@@ -58,34 +70,44 @@ inline Floats clip(Floats x, Floats low, Floats high) {
   return x < high ? x : high;
 }
 
-// Stores that go past the caches, and the fence that orders them before whatever follows.
+// A store that may go past the caches, the fence that orders such stores, and the sums of four bytes each.
 #if defined(__AVX512F__)
 inline void stream_to(float* to, Floats v) { _mm512_stream_ps(to, cast<__m512>(v)); }
-inline void finish(bool stream) {
-  if (stream) _mm_sfence();
+inline void fence() { _mm_sfence(); }
+inline Ints sums_of_four(const std::uint8_t* codes, bool is_signed) {
+  const __m512i ones = _mm512_set1_epi8(1), bytes = load<__m512i>(codes);
+  const __m512i pairs = is_signed ? _mm512_maddubs_epi16(ones, bytes) : _mm512_maddubs_epi16(bytes, ones);
+  return cast<Ints>(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 #elif defined(__AVX2__)
 inline void stream_to(float* to, Floats v) { _mm256_stream_ps(to, cast<__m256>(v)); }
-inline void finish(bool stream) {
-  if (stream) _mm_sfence();
+inline void fence() { _mm_sfence(); }
+inline Ints sums_of_four(const std::uint8_t* codes, bool is_signed) {
+  const __m256i ones = _mm256_set1_epi8(1), bytes = load<__m256i>(codes);
+  const __m256i pairs = is_signed ? _mm256_maddubs_epi16(ones, bytes) : _mm256_maddubs_epi16(bytes, ones);
+  return cast<Ints>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 #else
 inline void stream_to(float* to, Floats v) { store(to, v); }
-inline void finish(bool) {}
+inline void fence() {}
+inline Ints sums_of_four(const std::uint8_t* codes, bool is_signed) {
+  return is_signed ? cast<Ints>(vpaddlq_s16(vpaddlq_s8(vld1q_s8(reinterpret_cast<const std::int8_t*>(codes)))))
+                   : cast<Ints>(vpaddlq_u16(vpaddlq_u8(vld1q_u8(codes))));
+}
 #endif
 
-inline void write(float* to, Floats v, bool stream) {
+template <bool stream>
+inline void write(float* to, Floats v) {
   if (stream)
     stream_to(to, v);
   else
     store(to, v);
 }
 
-inline bool any_not_finite(Ints absolute_bits) {
-  const Ints wrong = absolute_bits >= kInfinity;
+inline bool none_set(Ints lanes) {
   std::int32_t any = 0;
-  for (int i = 0; i < kLanes; ++i) any |= wrong[i];
-  return any != 0;
+  for (int i = 0; i < kLanes; ++i) any |= lanes[i];
+  return any == 0;
 }
 
 inline std::int32_t largest_lane(Ints v) {
@@ -95,27 +117,16 @@ inline std::int32_t largest_lane(Ints v) {
 }
 
 // The even and the odd lanes of a, then of b.
-inline Ints lanes(Ints a, Ints b, int first) {
-  Ints index;
-  for (int i = 0; i < kLanes; ++i) index[i] = 2 * i + first;
-  return __builtin_shuffle(a, b, index);
-}
+inline Ints even_lanes(Ints a, Ints b) { return __builtin_shuffle(a, b, kEven); }
+inline Ints odd_lanes(Ints a, Ints b) { return __builtin_shuffle(a, b, kEven + 1); }
 
-struct Larger {
-  static Ints of(Ints a, Ints b) { return larger(a, b); }
-};
-struct Sum {
-  static Ints of(Ints a, Ints b) { return a + b; }
-};
-
-// Lane i of the result is register i reduced to one value.
-template <class Operation>
-inline Ints reduce_each(Ints (&v)[kLanes]) {
+// Lane i of the result is the largest lane of register i.
+VSQUANT_PLAIN inline Ints largest_of_each(Ints (&v)[kLanes]) {
 #pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
     for (int i = 0; i < half; ++i)
-      v[i] = Operation::of(lanes(v[2 * i], v[2 * i + 1], 0), lanes(v[2 * i], v[2 * i + 1], 1));
+      v[i] = larger(even_lanes(v[2 * i], v[2 * i + 1]), odd_lanes(v[2 * i], v[2 * i + 1]));
   return v[0];
 }
 
@@ -150,26 +161,21 @@ void extremes(const float* x, std::int64_t count, Extremes* io) {
   io->down = smallest > io->down ? smallest : io->down;
 }
 
+// As many vectors as there are lanes. Where there are fewer left, the last stands in for the rest.
+template <int size_, bool whole>
 struct Batch {
-  const float* x[kLanes];
+  const float* first;
   int vectors;
+  int runtime_size;
+  int size() const { return size_ > 0 ? size_ : runtime_size; }
+  const float* at(int j) const { return first + (whole || j < vectors ? j : vectors - 1) * size(); }
 };
-
-// As many vectors as there are lanes from vector `first` on; where there are fewer, the last stands in for the rest.
-inline Batch batch_at(const float* x, std::int64_t first, std::int64_t vectors, int vector_size) {
-  Batch batch;
-  const std::int64_t rest = vectors - first;
-  batch.vectors = rest < kLanes ? static_cast<int>(rest) : kLanes;
-  for (int i = 0; i < kLanes; ++i)
-    batch.x[i] = x + (first + (i < batch.vectors ? i : batch.vectors - 1)) * vector_size;
-  return batch;
-}
 
 struct Scales {
   Floats stored;  // sigma or s
   Floats divisor;
   Floats multiplier;
-  bool valid;
+  Ints wrong;  // not zero in a lane whose vector is not finite or whose scale does not fit fp16
 };
 
 // A positive float to the nearest half-precision float, ties to even, as if the exponent had no end above.
@@ -180,18 +186,17 @@ inline Floats nearest_half(Floats value) {
 }
 
 // Eqs. (2), (4) and (5) for the vectors of a batch, lane by lane.
-inline Scales scales_of(const VectorRule& rule, Ints up_bits, Ints down_bits, bool valid) {
+inline Scales scales_of(const VectorRule& rule, Ints up_bits, Ints down_bits, Ints wrong) {
   const Floats up = cast<Floats>(up_bits);
   Floats step = up / rule.qmax;
   if (rule.sides == Sides::both) {
     const Floats other = cast<Floats>(down_bits) / -rule.qmin;
     step = step > other ? step : other;
   }
-  Scales scales{step, step, step, valid};
+  Scales scales{step, step, step, wrong};
   if (rule.scale == ScaleKind::fp16) {
     scales.stored = scales.divisor = scales.multiplier = nearest_half(step);
-    const Ints wrong = (step > 0.0f) & ((scales.stored < 0x1p-14f) | (scales.stored > 65504.0f));
-    scales.valid = valid && largest_lane(-wrong) == 0;
+    scales.wrong |= (step > 0.0f) & ((scales.stored < 0x1p-14f) | (scales.stored > 65504.0f));
   } else if (rule.scale == ScaleKind::integer) {
     const float gamma_divisor = rule.gamma > 0 ? rule.gamma : __builtin_inff();
     Floats sigma = (clip(step / gamma_divisor, splat(rule.sigma_min), splat(rule.sigma_top)) + kRounder) - kRounder;
@@ -209,85 +214,129 @@ inline Scales scales_of(const VectorRule& rule, Ints up_bits, Ints down_bits, bo
 }
 
 // The scales of a batch's vectors. Registers of one vector are reduced lane by lane first.
-template <Sides sides>
-inline Scales batch_scales(const VectorRule& rule, const Batch& batch) {
+template <Sides sides, class B>
+VSQUANT_PLAIN inline Scales sided_scales(const VectorRule& rule, const B& batch) {
   Ints up[kLanes], down[kLanes], all{};
 #pragma GCC unroll 16
   for (int j = 0; j < kLanes; ++j) {
     up[j] = down[j] = Ints{};
-    for (int i = 0; i < rule.vector_size; i += kLanes) {
-      const Ints bits = load<Ints>(batch.x[j] + i);
+    for (int i = 0; i < batch.size(); i += kLanes) {
+      const Ints bits = load<Ints>(batch.at(j) + i);
       const Ints absolute = bits & kAbsolute;
       up[j] = larger(up[j], sides == Sides::magnitude ? absolute : bits);
       if (sides == Sides::both) down[j] = larger(down[j], bits ^ ~kAbsolute);
       if (sides == Sides::positive) all = larger(all, absolute);
     }
   }
-  const Ints largest = reduce_each<Larger>(up);
-  const Ints smallest = sides == Sides::both ? reduce_each<Larger>(down) : Ints{};
+  const Ints largest = largest_of_each(up);
+  const Ints smallest = sides == Sides::both ? largest_of_each(down) : Ints{};
   all = sides == Sides::positive ? all : larger(largest, smallest);
-  return scales_of(rule, largest, smallest, !any_not_finite(all));
+  return scales_of(rule, largest, smallest, all >= kInfinity);
 }
 
-inline Scales batch_scales(const VectorRule& rule, const Batch& batch) {
-  if (rule.sides == Sides::magnitude) return batch_scales<Sides::magnitude>(rule, batch);
-  if (rule.sides == Sides::positive) return batch_scales<Sides::positive>(rule, batch);
-  return batch_scales<Sides::both>(rule, batch);
+template <class B>
+inline Scales batch_scales(const VectorRule& rule, const B& batch) {
+  if (rule.sides == Sides::magnitude) return sided_scales<Sides::magnitude>(rule, batch);
+  if (rule.sides == Sides::positive) return sided_scales<Sides::positive>(rule, batch);
+  return sided_scales<Sides::both>(rule, batch);
 }
 
-bool fake_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, bool stream) {
-  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
-  bool valid = true;
-  for (std::int64_t first = 0; first < vectors; first += kLanes) {
-    const Batch batch = batch_at(x, first, vectors, rule.vector_size);
-    const Scales scales = batch_scales(rule, batch);
-    valid &= scales.valid;
-    float* to = out + first * rule.vector_size;
-    for (int j = 0; j < batch.vectors; ++j, to += rule.vector_size) {
-      const Floats divisor = splat(scales.divisor[j]), multiplier = splat(scales.multiplier[j]);
-      for (int i = 0; i < rule.vector_size; i += kLanes) {
-        const Floats shifted = shifted_code(load<Floats>(batch.x[j] + i), divisor, qmin, qmax);
-        write(to + i, (shifted - kRounder) * multiplier, stream);
-      }
+// Calls work(batch, scales, first) for all vectors; true where all of them are as they must be. Scales are found one
+// batch ahead: their long chain of divisions then runs beside the work on elements.
+template <int size, class Work>
+inline bool each_batch(const VectorRule& rule, const float* x, std::int64_t vectors, const Work& work) {
+  const std::int64_t whole = vectors - vectors % kLanes;
+  const auto at = [&](std::int64_t first) {
+    return Batch<size, true>{x + first * rule.vector_size, kLanes, rule.vector_size};
+  };
+  Ints wrong{};
+  if (whole > 0) {
+    Scales scales = batch_scales(rule, at(0));
+    for (std::int64_t first = 0; first < whole; first += kLanes) {
+      Scales next = scales;
+      if (first + kLanes < whole) next = batch_scales(rule, at(first + kLanes));
+      wrong |= scales.wrong;
+      work(at(first), scales, first);
+      scales = next;
     }
   }
-  finish(stream);
+  if (whole < vectors) {
+    const int rest = static_cast<int>(vectors - whole);
+    const Batch<size, false> batch{x + whole * rule.vector_size, rest, rule.vector_size};
+    const Scales scales = batch_scales(rule, batch);
+    wrong |= scales.wrong;
+    work(batch, scales, whole);
+  }
+  return none_set(wrong);
+}
+
+template <int size, bool stream>
+bool fake_vectors_of(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, std::int64_t ahead) {
+  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  return each_batch<size>(rule, x, vectors, [&](const auto& batch, const Scales& scales, std::int64_t first) {
+    float* to = out + first * rule.vector_size;
+#pragma GCC unroll 4
+    for (int j = 0; j < batch.vectors; ++j, to += batch.size()) {
+      const Floats divisor = splat(scales.divisor[j]), multiplier = splat(scales.multiplier[j]);
+      for (int i = 0; i < batch.size(); i += kLanes) {
+        if (ahead != 0) __builtin_prefetch(batch.at(j) + i + ahead, 0, 2);
+        const Floats shifted = shifted_code(load<Floats>(batch.at(j) + i), divisor, qmin, qmax);
+        write<stream>(to + i, (shifted - kRounder) * multiplier);
+      }
+    }
+  });
+}
+
+bool fake_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, float* out, bool stream,
+                  std::int64_t ahead) {
+  if (!stream) {
+    return rule.vector_size == 16 ? fake_vectors_of<16, false>(rule, x, vectors, out, ahead)
+                                  : fake_vectors_of<0, false>(rule, x, vectors, out, ahead);
+  }
+  const bool valid = rule.vector_size == 16 ? fake_vectors_of<16, true>(rule, x, vectors, out, ahead)
+                                            : fake_vectors_of<0, true>(rule, x, vectors, out, ahead);
+  fence();
   return valid;
+}
+
+template <int size>
+bool code_vectors_of(const VectorRule& rule, const float* x, std::int64_t vectors, std::uint8_t* codes,
+                     std::int16_t* sigma, float* steps) {
+  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
+  return each_batch<size>(rule, x, vectors, [&](const auto& batch, const Scales& scales, std::int64_t first) {
+    std::uint8_t* to = codes + first * rule.vector_size;
+#pragma GCC unroll 4
+    for (int j = 0; j < batch.vectors; ++j, to += batch.size()) {
+      const Floats divisor = splat(scales.divisor[j]);
+      for (int i = 0; i < batch.size(); i += kLanes)
+        write_codes(to + i, shifted_code(load<Floats>(batch.at(j) + i), divisor, qmin, qmax));
+    }
+    if (rule.scale == ScaleKind::integer) {
+      const Words words = __builtin_convertvector(cast<Ints>(scales.stored + kRounder) - kRounderBits, Words);
+      __builtin_memcpy(sigma + first, &words, static_cast<std::size_t>(batch.vectors) * sizeof(std::int16_t));
+    } else {
+      __builtin_memcpy(steps + first, &scales.stored, static_cast<std::size_t>(batch.vectors) * sizeof(float));
+    }
+  });
 }
 
 bool code_vectors(const VectorRule& rule, const float* x, std::int64_t vectors, std::uint8_t* codes,
                   std::int16_t* sigma, float* steps) {
-  const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
-  bool valid = true;
-  for (std::int64_t first = 0; first < vectors; first += kLanes) {
-    const Batch batch = batch_at(x, first, vectors, rule.vector_size);
-    const Scales scales = batch_scales(rule, batch);
-    valid &= scales.valid;
-    std::uint8_t* to = codes + first * rule.vector_size;
-    for (int j = 0; j < batch.vectors; ++j, to += rule.vector_size) {
-      const Floats divisor = splat(scales.divisor[j]);
-      for (int i = 0; i < rule.vector_size; i += kLanes)
-        write_codes(to + i, shifted_code(load<Floats>(batch.x[j] + i), divisor, qmin, qmax));
-    }
-    const Ints stored = cast<Ints>(scales.stored + kRounder) - kRounderBits;
-    for (int j = 0; j < batch.vectors; ++j)
-      if (rule.scale == ScaleKind::integer)
-        sigma[first + j] = static_cast<std::int16_t>(stored[j]);
-      else
-        steps[first + j] = scales.stored[j];
-  }
-  return valid;
+  return rule.vector_size == 16 ? code_vectors_of<16>(rule, x, vectors, codes, sigma, steps)
+                                : code_vectors_of<0>(rule, x, vectors, codes, sigma, steps);
 }
 
-bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, float* out, bool stream) {
+template <bool stream>
+bool fake_elements_of(const ElementRule& rule, const float* x, std::int64_t count, float* out, std::int64_t ahead) {
   const Floats divisor = splat(rule.divisor), multiplier = splat(rule.multiplier);
   const Floats qmin = splat(rule.qmin), qmax = splat(rule.qmax);
   Ints all{};
   std::int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
+    if (ahead != 0) __builtin_prefetch(x + i + ahead, 0, 2);
     const Floats v = load<Floats>(x + i);
     all = larger(all, cast<Ints>(v) & kAbsolute);
-    write(out + i, (shifted_code(v, divisor, qmin, qmax) - kRounder) * multiplier, stream);
+    write<stream>(out + i, (shifted_code(v, divisor, qmin, qmax) - kRounder) * multiplier);
   }
   if (i < count) {
     const auto bytes = static_cast<std::size_t>(count - i) * sizeof(float);
@@ -297,8 +346,15 @@ bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, 
     v = (shifted_code(v, divisor, qmin, qmax) - kRounder) * multiplier;
     __builtin_memcpy(out + i, &v, bytes);
   }
-  finish(stream);
-  return !any_not_finite(all);
+  return none_set(all >= kInfinity);
+}
+
+bool fake_elements(const ElementRule& rule, const float* x, std::int64_t count, float* out, bool stream,
+                   std::int64_t ahead) {
+  if (!stream) return fake_elements_of<false>(rule, x, count, out, ahead);
+  const bool valid = fake_elements_of<true>(rule, x, count, out, ahead);
+  fence();
+  return valid;
 }
 
 bool code_elements(const ElementRule& rule, const float* x, std::int64_t count, std::uint8_t* codes) {
@@ -318,26 +374,37 @@ bool code_elements(const ElementRule& rule, const float* x, std::int64_t count, 
     write_codes(tail, shifted_code(v, divisor, qmin, qmax));
     __builtin_memcpy(codes + i, tail, static_cast<std::size_t>(count - i));
   }
-  return !any_not_finite(all);
+  return none_set(all >= kInfinity);
 }
 
-inline Ints codes_at(const std::uint8_t* codes, bool is_signed) {
-  return is_signed ? __builtin_convertvector(load<SignedBytes>(codes), Ints)
-                   : __builtin_convertvector(load<Bytes>(codes), Ints);
+// Sums of 16 codes each for as many runs as there are lanes.
+inline Ints sums_of_sixteen(const std::uint8_t* codes, bool is_signed) {
+  Ints v[4];
+  for (int i = 0; i < 4; ++i) v[i] = sums_of_four(codes + i * 4 * kLanes, is_signed);
+  for (int half = 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] = even_lanes(v[2 * i], v[2 * i + 1]) + odd_lanes(v[2 * i], v[2 * i + 1]);
+  return v[0];
+}
+
+inline std::int32_t sum_of(const std::uint8_t* codes, bool is_signed, int count) {
+  std::int32_t sum = 0;
+  for (int i = 0; i < count; ++i) sum += is_signed ? static_cast<std::int8_t>(codes[i]) : codes[i];
+  return sum;
 }
 
 void code_sums(const std::uint8_t* codes, bool is_signed, std::int64_t count, int elements, std::int32_t* sums) {
-  for (std::int64_t first = 0; first < count; first += kLanes) {
-    const int rest = count - first < kLanes ? static_cast<int>(count - first) : kLanes;
-    Ints each[kLanes];
-    for (int j = 0; j < kLanes; ++j) {
-      const std::uint8_t* from = codes + (first + (j < rest ? j : rest - 1)) * elements;
-      each[j] = Ints{};
-      for (int i = 0; i < elements; i += kLanes) each[j] += codes_at(from + i, is_signed);
+  std::int64_t i = 0;
+  if (elements == 16) {
+    for (; i + kLanes <= count; i += kLanes) store(sums + i, sums_of_sixteen(codes + i * 16, is_signed));
+  } else if (elements % (16 * kLanes) == 0) {
+    for (; i < count; ++i) {
+      Ints total{};
+      for (int j = 0; j < elements; j += 16 * kLanes) total += sums_of_sixteen(codes + i * elements + j, is_signed);
+      sums[i] = 0;
+      for (int lane = 0; lane < kLanes; ++lane) sums[i] += total[lane];
     }
-    const Ints total = reduce_each<Sum>(each);
-    __builtin_memcpy(sums + first, &total, static_cast<std::size_t>(rest) * sizeof(std::int32_t));
   }
+  for (; i < count; ++i) sums[i] = sum_of(codes + i * elements, is_signed, elements);
 }
 
 inline Floats floats_of(DType dtype, Halves halves) {
