@@ -99,6 +99,7 @@ void code_sums(const std::uint8_t* codes, bool is_signed, std::int64_t count, in
 }
 
 void to_float(DType dtype, const void* x, std::int64_t count, float* out) {
+  if (count == 0) return;
   const auto* half = static_cast<const std::uint16_t*>(x);
   if (dtype == DType::float32) std::memcpy(out, x, static_cast<std::size_t>(count) * sizeof(float));
   if (dtype == DType::bfloat16)
@@ -108,6 +109,7 @@ void to_float(DType dtype, const void* x, std::int64_t count, float* out) {
 }
 
 void from_float(DType dtype, const float* x, std::int64_t count, void* out) {
+  if (count == 0) return;
   auto* half = static_cast<std::uint16_t*>(out);
   if (dtype == DType::float32) std::memcpy(out, x, static_cast<std::size_t>(count) * sizeof(float));
   if (dtype == DType::bfloat16)

@@ -1,4 +1,4 @@
-"""The eager kernels give the reference's codes, scales and values, whatever the format, the shape and the numbers."""
+"""The kernels, native and eager, give the reference's codes, scales and values, whatever the format and the numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from vsquant import kernels, reference
 from vsquant.errors import ScaleRangeError
+from vsquant.kernels import eager, native
 from vsquant.kernels.eager import BLOCK_ELEMENTS
 from vsquant.spec.comparison import COMPARISON_FORMATS, NVFP4
 from vsquant.spec.formats import IntegerFormat
@@ -22,6 +23,21 @@ TINY, HUGE = F32(2.0**-149), np.finfo(F32).max
 SPECIAL = [0.0, -0.0, TINY, -TINY, 2.0**-126, 2.0**-127 * 1.5, HUGE, -HUGE, 1.0, -1.0, 0.5, 7.0, 127.0, 65504.0, 1e-30]
 COMPARISON = sorted({pair[0] for pair in COMPARISON_FORMATS.values()}, key=lambda fmt: fmt.name)
 REPEATABLE = {"derandomize": True, "deadline": None, "database": None}
+
+
+class Eager:
+    """The eager kernels, called as the operators are: with the native library these run its kernels."""
+
+    @staticmethod
+    def quantize(x, fmt, *, share, scale_mode, coarse_range):
+        return eager.quantize(x, coarse_range, fmt, share, scale_mode)
+
+    @staticmethod
+    def fake_quantize(x, fmt, *, share, scale_mode, coarse_range):
+        return eager.fake_quantize(x, coarse_range, fmt, share, scale_mode)
+
+
+BACKENDS = [kernels, Eager] if native.status().available else [kernels]
 
 
 @st.composite
@@ -92,13 +108,19 @@ def assert_parity(x: np.ndarray, fmt: IntegerFormat, share: str, mode: str, rang
     try:
         expected = by_group(x, fmt, share, mode, range_)
     except ScaleRangeError:
-        for refused in (kernels.quantize, kernels.fake_quantize):
-            with pytest.raises(ScaleRangeError, match=r"fp16 must lie between 2\^-14 and 65504"):
-                refused(tensor, fmt, **options)
-        return
-    ours = kernels.quantize(tensor, fmt, **options)
-    values = kernels.fake_quantize(tensor, fmt, **options)
-    restored = kernels.dequantize(ours, x.shape[2])
+        expected = None
+    for backend in BACKENDS:
+        if expected is None:
+            for refused in (backend.quantize, backend.fake_quantize):
+                with pytest.raises(ScaleRangeError, match=r"fp16 must lie between 2\^-14 and 65504"):
+                    refused(tensor, fmt, **options)
+        else:
+            ours = backend.quantize(tensor, fmt, **options)
+            assert_equal(ours, backend.fake_quantize(tensor, fmt, **options), expected, x.shape[2])
+
+
+def assert_equal(ours: kernels.QuantizedTensor, values: torch.Tensor, expected: list, length: int) -> None:
+    restored = kernels.dequantize(ours, length)
     assert len(ours.codes) == len(values) == len(expected)
     for group, theirs in enumerate(expected):
         assert_equal_group(ours, group, theirs)

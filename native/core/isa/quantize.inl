@@ -27,6 +27,7 @@ constexpr int kLanes = 4;
 
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t Unsigned __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t Halves __attribute__((vector_size(kLanes * 2)));
 typedef std::int16_t Words __attribute__((vector_size(kLanes * 2)));
 typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
@@ -178,10 +179,16 @@ struct Scales {
   Ints wrong;  // not zero in a lane whose vector is not finite or whose scale does not fit fp16
 };
 
+// Bits whose upper part is the nearest, ties to even, once the `dropped` low ones are dropped. NaN may wrap.
+inline Ints to_nearest(Ints bits, int dropped) {
+  const Unsigned u = cast<Unsigned>(bits);
+  return cast<Ints>(u + ((1u << (dropped - 1)) - 1) + (u >> dropped & 1));
+}
+
 // A positive float to the nearest half-precision float, ties to even, as if the exponent had no end above.
 inline Floats nearest_half(Floats value) {
   const Ints bits = cast<Ints>(value);
-  const Ints normal = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fff;
+  const Ints normal = to_nearest(bits, 13) & ~0x1fff;
   return bits < 0x38800000 ? (value + 0.5f) - 0.5f : cast<Floats>(normal);
 }
 
@@ -409,7 +416,7 @@ void code_sums(const std::uint8_t* codes, bool is_signed, std::int64_t count, in
 
 inline Floats floats_of(DType dtype, Halves halves) {
   const Ints wide = __builtin_convertvector(halves, Ints);
-  if (dtype == DType::bfloat16) return cast<Floats>(wide << 16);
+  if (dtype == DType::bfloat16) return cast<Floats>(cast<Unsigned>(wide) << 16);
   const Ints sign = (wide & 0x8000) << 16, rest = wide & 0x7fff;
   const Ints finite = cast<Ints>(cast<Floats>(rest << 13) * 0x1p112f);
   return cast<Floats>(sign | (rest >= 0x7c00 ? (rest << 13) | kInfinity : finite));
@@ -417,10 +424,10 @@ inline Floats floats_of(DType dtype, Halves halves) {
 
 inline Halves halves_of(DType dtype, Floats floats) {
   const Ints bits = cast<Ints>(floats);
-  if (dtype == DType::bfloat16) return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Halves);
+  if (dtype == DType::bfloat16) return __builtin_convertvector(to_nearest(bits, 16) >> 16, Halves);
   const Ints rest = bits & kAbsolute;
   const Ints subnormal = cast<Ints>(cast<Floats>(rest) + 0.5f) - 0x3f000000;
-  const Ints normal = ((rest + 0xfff + (rest >> 13 & 1)) >> 13) - (112 << 10);
+  const Ints normal = (to_nearest(rest, 13) >> 13) - (112 << 10);
   const Ints special = rest > kInfinity ? splat(0x7e00) : splat(0x7c00);
   const Ints half = rest >= 0x47800000 ? special : rest < 0x38800000 ? subnormal : normal;
   return __builtin_convertvector(half | (bits >> 16 & 0x8000), Halves);

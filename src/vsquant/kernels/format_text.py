@@ -7,25 +7,28 @@ from functools import lru_cache
 from typing import Final
 
 from vsquant.errors import SpecError
-from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat, VectorScale
+from vsquant.spec.formats import MAX_VECTOR_SIZE, FloatFormat, IntegerFormat, TensorFormat, VectorScale
 
 _INTEGER: Final = re.compile(
     r"(?P<bits>\d)(?P<unsigned>u?)(-s(?P<scale>\d+|fp16|fp32)-v(?P<vector>\d+))?"
     r"(?P<full>-full)?(?P<top>-top)?(?P<g16>-g16)?"
 )
 _FLOAT: Final = re.compile(r"(?P<name>[^:]+):(?P<element>\w+)-(?P<scale>\w+)-v(?P<vector>\d+)(?P<tensor>-tensor)?")
+_NUMBERS: Final = tuple(str(number) for number in range(MAX_VECTOR_SIZE + 1))
+"""An integer that torch.compile has seen change is a symbol to it: that may be an index, but not become a text."""
 
 
 def format_text(fmt: TensorFormat) -> str:
     """The text of a format: ``4-s4-v16``, ``8u``, ``4u-s6-v16``, ``nvfp4:e2m1-e4m3-v16-tensor``."""
     if isinstance(fmt, FloatFormat):
         tensor = "-tensor" if fmt.tensor_scale else ""
-        return f"{fmt.name}:{fmt.element}-{fmt.block_scale}-v{fmt.vector_size}{tensor}"
-    vectors = "" if fmt.scale is None else f"-s{fmt.scale}-v{fmt.vector_size}"
+        return f"{fmt.name}:{fmt.element}-{fmt.block_scale}-v{_NUMBERS[fmt.vector_size]}{tensor}"
+    scale = _NUMBERS[fmt.scale] if isinstance(fmt.scale, int) else fmt.scale
+    vectors = "" if fmt.vector_size is None else f"-s{scale}-v{_NUMBERS[fmt.vector_size]}"
     options = "".join(
         text for text, on in (("-full", fmt.full_range), ("-top", fmt.scale_top_pow2), ("-g16", fmt.coarse_fp16)) if on
     )
-    return f"{fmt.bits}{'' if fmt.signed else 'u'}{vectors}{options}"
+    return f"{_NUMBERS[fmt.bits]}{'' if fmt.signed else 'u'}{vectors}{options}"
 
 
 @lru_cache(maxsize=1024)
