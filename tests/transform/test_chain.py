@@ -381,6 +381,21 @@ def test_layouts_of_images_stay_what_they_were() -> None:
     assert plain.convs(last).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_residuals_stay_channels_last() -> None:
+    """Only what a float operation reads is copied to the layout of the input."""
+    x = images(4, 3, 16, 16)
+    _, chained = both(ResNet(), "w4a4u-s4/6", x)
+    residuals = []
+    for _, layer in vsquant.quantized_layers(chained):
+        layer.register_forward_pre_hook(
+            lambda module, args, kwargs: residuals.append(kwargs.get("residual")), with_kwargs=True
+        )
+    chained(x)
+    seen = [residual for residual in residuals if residual is not None]
+    assert len(seen) == 3
+    assert all(residual.is_contiguous(memory_format=torch.channels_last) for residual in seen)
+
+
 def test_a_chained_model_is_a_module_like_any_other() -> None:
     x = images(4, 3, 16, 16)
     model = ResNet()

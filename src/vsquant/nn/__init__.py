@@ -3,7 +3,7 @@
 from vsquant.nn.conv import QuantConv1d, QuantConv2d
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.integer_conv import IntegerConv2d
-from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
+from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer, floats_of
 from vsquant.nn.integer_linear import IntegerEmbedding, IntegerLinear
 from vsquant.nn.integer_matmul import IntegerMatmul
 from vsquant.nn.layer import QuantLayer, needs_range
@@ -27,6 +27,7 @@ __all__ = [
     "QuantLinear",
     "QuantMatmul",
     "QuantizedWeight",
+    "floats_of",
     "needs_range",
     "quantize_weight",
 ]

@@ -85,9 +85,11 @@ class IntegerConv2d(IntegerLayer):
         output_range: Tensor | None = None,
         output_mode: ScaleMode = "requantize",
         keep_float: bool = False,
+        any_layout: bool = False,
     ) -> Tensor | IntegerActivation:
         """``x`` (N, C, *spatial), or its codes, to (N, K, *spatial'), or to its codes: see `Fusion`.
 
+        ``any_layout`` says that floats may be views of channels-last memory whatever the layout of ``x`` is.
         A missing sample dimension is allowed where floats come and go, as in PyTorch.
         """
         fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
@@ -102,7 +104,9 @@ class IntegerConv2d(IntegerLayer):
             epilogue = fusion.epilogue(self.bias, self._residual(residual, maps.shape, walk))
             contiguous = x.is_contiguous()
             if fusion.target is None:
-                return self._as_images(self._outputs(self._as_computed(maps), epilogue, walk), contiguous)
+                return self._as_images(
+                    self._outputs(self._as_computed(maps), epilogue, walk), contiguous and not any_layout
+                )
             quantized = self._quantize_map(maps.to(torch.float32))
         else:
             walk = self._walk(x.codes.shape[1:-2][-self.spatial :], padded=False)
@@ -112,11 +116,11 @@ class IntegerConv2d(IntegerLayer):
                 x.contiguous,
             )
             if fusion.target is None:
-                return self._as_images(self._outputs_of_codes(quantized, epilogue, walk), contiguous)
+                return self._as_images(self._outputs_of_codes(quantized, epilogue, walk), contiguous and not any_layout)
         (codes, scale, coarse), values = self._codes(
             quantized, fusion.target, epilogue, walk, keep_float=fusion.keep_float
         )
-        images = None if values is None else self._as_images(values, contiguous)
+        images = None if values is None else self._as_images(values, False)
         return IntegerActivation(codes, scale, coarse, images, contiguous)
 
     def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:

@@ -23,8 +23,8 @@ class IntegerActivation(NamedTuple):
 
     ``codes`` are (*lead, vectors, V), ``lead`` the dimensions of the outputs without their channels (channels last);
     ``vector_scale`` (*lead, vectors) and ``coarse_scale`` (samples, 1) may be None, as the format says. ``values`` are
-    the float outputs, of the shape of a float layer's, where something else needs them. ``contiguous`` says that floats
-    made of images are to be contiguous, not views of channels-last memory, as the first input was.
+    the float outputs, of the shape of a float layer's, where something else needs them; those of images are views of
+    channels-last memory, and ``contiguous`` says that others are to be given a contiguous copy (`floats_of`).
     """
 
     codes: Tensor
@@ -32,6 +32,12 @@ class IntegerActivation(NamedTuple):
     coarse_scale: Tensor | None
     values: Tensor | None
     contiguous: bool = False
+
+
+def floats_of(x: IntegerActivation) -> Tensor:
+    """The floats that an integer layer kept beside its codes, laid out as PyTorch would."""
+    assert x.values is not None
+    return x.values.contiguous() if x.contiguous else x.values
 
 
 class Fusion(NamedTuple):

@@ -18,7 +18,7 @@ from torch.fx.node import Argument
 
 from vsquant.kernels import Function
 from vsquant.kernels.format_text import format_text
-from vsquant.nn import IntegerActivation, IntegerConv2d, IntegerLayer, IntegerLinear, needs_range
+from vsquant.nn import IntegerActivation, IntegerConv2d, IntegerLayer, IntegerLinear, floats_of, needs_range
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import ScaleMode
@@ -67,8 +67,9 @@ def chain_graph(graph: fx.Graph, modules: Mapping[str, nn.Module], prefix: str) 
     fused = tuple(_all_fused(graph, modules, mutated))
     plans = [_plan(each, modules, mutated) for each in fused]
     described = tuple(_described(each, plan, prefix) for each, plan in zip(fused, plans, strict=True))
+    additions = frozenset(each.addition[0] for each in fused if each.addition is not None)
     for each, plan in zip(fused, plans, strict=True):
-        _rewrite(graph, each, plan)
+        _rewrite(graph, each, plan, additions, modules)
     graph.lint()
     return described
 
@@ -150,11 +151,21 @@ def _target(reader: IntegerLayer) -> _Target:
     return _Target(format=fmt, range=float(range_), scale_mode=activation_scale_mode(reader.scale_mode))
 
 
-def _rewrite(graph: fx.Graph, fused: Fused, plan: _Plan) -> None:
-    """One call in the place of a layer's and of all that it absorbs."""
-    if not fused.absorbed and plan.target is None:
-        return
+def _rewrite(
+    graph: fx.Graph,
+    fused: Fused,
+    plan: _Plan,
+    additions: frozenset[fx.Node],
+    modules: Mapping[str, nn.Module],
+) -> None:
+    """One call in the place of a layer's and of all that it absorbs; ``additions`` are all sums that layers absorb."""
     arguments: dict[str, Argument] = {}
+    if plan.target is None and isinstance(modules[str(fused.call.target)], IntegerConv2d):
+        # A layer that takes in a residual wants it channels last, which is how a convolution makes it.
+        arguments |= {"any_layout": True} if not _float_readers(fused, additions) else {}
+    if not fused.absorbed and plan.target is None:
+        fused.call.kwargs = arguments
+        return
     if fused.residual is not None:
         arguments["residual"] = fused.residual
     if fused.function != "none":
@@ -170,22 +181,32 @@ def _rewrite(graph: fx.Graph, fused: Fused, plan: _Plan) -> None:
         with graph.inserting_before(call):
             range_ = graph.get_attr(f"{plan.consumers[0].target}.activation_range")
         call.update_kwarg("output_range", range_)
-    _redirect(graph, fused, plan, call)
+    _redirect(graph, fused, plan, call, additions)
     for node in (*reversed(fused.absorbed), fused.call):
         graph.erase_node(node)
 
 
-def _redirect(graph: fx.Graph, fused: Fused, plan: _Plan, call: fx.Node) -> None:
+def _redirect(graph: fx.Graph, fused: Fused, plan: _Plan, call: fx.Node, additions: frozenset[fx.Node]) -> None:
     """Everything that read the fused value reads what the new call gives: codes, or floats."""
     if plan.target is None:
         fused.last.replace_all_uses_with(call)
         return
     for consumer in plan.consumers:
         consumer.replace_input_with(fused.last, call)
-    if plan.keep_float:
-        with graph.inserting_after(call):
+    readers = _float_readers(fused, additions)
+    with graph.inserting_after(call):
+        if fused.last.users.keys() - readers:
             values = graph.call_function(operator.getitem, (call, _VALUES))
-        fused.last.replace_all_uses_with(values)
+            fused.last.replace_all_uses_with(values, delete_user_cb=lambda user: user not in readers)
+        if readers:
+            fused.last.replace_all_uses_with(graph.call_function(floats_of, (call,)))
+
+
+def _float_readers(fused: Fused, additions: frozenset[fx.Node]) -> set[fx.Node]:
+    """Those that read a fused value other than as the residual of a layer, whether that is rewritten already or not."""
+    return {
+        user for user in fused.last.users if user not in additions and user.kwargs.get("residual") is not fused.last
+    }
 
 
 def _described(fused: Fused, plan: _Plan, prefix: str) -> ChainedLayer:
