@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is installed"
+)
 CMAKE = """\
 cmake_minimum_required(VERSION 3.22)
 project(stand_in LANGUAGES CXX)
@@ -58,6 +61,7 @@ def wheel(checkout: Path, **environment: str) -> tuple[str, list[str]]:
     return made.name, zipfile.ZipFile(made).namelist()
 
 
+@needs_compiler
 def test_a_wheel_with_the_module_fits_every_python_of_one_platform(checkout: Path) -> None:
     name, files = wheel(checkout, VSQUANT_BUILD="require")
     platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
@@ -85,12 +89,14 @@ def test_an_unknown_mode_is_refused(checkout: Path) -> None:
     assert "VSQUANT_BUILD must be one of auto, require, off, not 'always'" in done.stderr
 
 
+@needs_compiler
 def test_pytorch_is_asked_for_only_where_there_is_a_compiler(checkout: Path) -> None:
     assert "torch>=2.10" in json.loads(run(checkout, "-c", REQUIRES).stdout)
     assert json.loads(run(checkout, "-c", REQUIRES, CXX="/no/such/compiler").stdout) == []
     assert json.loads(run(checkout, "-c", REQUIRES, VSQUANT_BUILD="off").stdout) == []
 
 
+@needs_compiler
 def test_an_editable_install_builds_into_the_checkout_and_leaves_no_stale_module(checkout: Path) -> None:
     module = checkout / "src" / "vsquant" / "kernels" / "_native.so"
     assert run(checkout, "-c", EDITABLE, str(checkout)).returncode == 0
@@ -106,6 +112,7 @@ def test_the_build_script_fails_only_where_the_module_is_required(checkout: Path
     assert run(checkout, "native/build_native.py", "--require", CXX="/no/such/compiler").returncode == 1
 
 
+@needs_compiler
 def test_a_build_folder_of_another_checkout_is_made_anew(checkout: Path) -> None:
     foreign = checkout / "build" / "native"
     foreign.mkdir(parents=True)
