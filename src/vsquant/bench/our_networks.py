@@ -48,7 +48,7 @@ class VsquantNetwork(Contender):
         call = inference(lambda: model(**float_.inputs))
         return Prepared(
             start=lambda threads: call,
-            output=lambda: call()[:1],
+            output=lambda: y,
             expected=float_.expected,
             error=LARGEST_ERROR,
             checked=f"{flips:.1g} from the simulated model",

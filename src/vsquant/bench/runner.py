@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from vsquant.progress import Progress, silent
 from vsquant.results.speed import CLOCKS, CaseSpeed, Row, Timing
 
 _SLOW_SECONDS = 1.0
-_SLOW_ROUNDS = 3
+_VERY_SLOW_SECONDS = 4.0
 
 
 def run_bench(request: BenchRequest, command: str, progress: Progress = silent) -> tuple[CaseSpeed, ...]:
@@ -57,6 +58,11 @@ def _stored(request: BenchRequest, case: Case) -> CaseSpeed | None:
     return speed if same and tuple(row.name for row in speed.rows) == names else None
 
 
+def _rounds(asked: int, seconds: float) -> int:
+    """Fewer rounds where a call alone takes longer than a second."""
+    return asked if seconds < _SLOW_SECONDS else min(asked, 3 if seconds < _VERY_SLOW_SECONDS else 2)
+
+
 class _CaseRun:
     """One case being measured: the rows so far, and who is still in."""
 
@@ -67,7 +73,7 @@ class _CaseRun:
 
     def measure(self, meter: CeilingsMeter, command: str) -> CaseSpeed:
         """Prepare all, then for each number of threads let them run in turn."""
-        self._prepare(list(self._contenders))
+        self._by_library(self._prepare, list(self._contenders), f"{self._case.title}: preparing")
         if not any(row.checked == "red" for row in self._rows.values() if row.ours):
             for threads in self._request.threads:
                 self._time(threads)
@@ -90,18 +96,25 @@ class _CaseRun:
         )
         return replace(speed, goals=goals(speed, self._case))
 
-    def _prepare(self, names: Sequence[str]) -> None:
-        """Prepare each; when a process crashes, those that it held are prepared again in a new one."""
+    def _by_library(self, work: Callable[[list[str]], None], names: Sequence[str], step: str) -> None:
+        """``work`` on the contenders of each library, two libraries at a time; nothing is timed meanwhile."""
+        libraries: dict[str, list[str]] = {}
+        for name in names:
+            libraries.setdefault(self._contenders[name].library, []).append(name)
+        self._progress(step, 0, len(libraries))
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for done, _ in enumerate(pool.map(work, libraries.values())):
+                self._progress(step, done + 1, len(libraries))
+
+    def _prepare(self, names: list[str]) -> None:
+        """Prepare each; when the process crashes, those that it held are prepared again in a new one."""
         waiting = list(names)
-        total = len(waiting)
         while waiting:
-            self._progress(self._case.title, total - len(waiting), total)
             name = waiting.pop(0)
             try:
                 answer = self._ask(name, do="prepare", case=self._case.name)
             except CrashedError as crash:
                 waiting = [*self._dropped(name, crash), *waiting]
-                total = max(total, len(waiting))
             except RefusedError as refusal:
                 self._refuse(name, refusal)
             else:
@@ -116,16 +129,21 @@ class _CaseRun:
     def _time(self, threads: int) -> None:
         """Interleaved rounds of all that can start."""
         durations: dict[str, float] = {}
-        for name in self._running():
-            try:
-                durations[name] = self._ask(name, do="start", threads=threads)["seconds"]
-            except (RefusedError, CrashedError) as problem:
-                self._refuse(name, problem)
+
+        def start(names: list[str]) -> None:
+            for name in names:
+                try:
+                    durations[name] = self._ask(name, do="start", threads=threads)["seconds"]
+                except (RefusedError, CrashedError) as problem:
+                    self._refuse(name, problem)
+
+        self._by_library(start, self._running(), f"{self._case.title}: starting on {threads}")
+        durations = {name: durations[name] for name in self._running() if name in durations}
         samples: dict[str, list[list[float]]] = {name: [] for name in durations}
         for round_ in range(self._request.rounds):
             self._progress(f"{self._case.title}, threads: {threads}", round_, self._request.rounds)
             for name, seconds in durations.items():
-                if self._rows[name].reason or (seconds > _SLOW_SECONDS and round_ >= _SLOW_ROUNDS):
+                if self._rows[name].reason or round_ >= _rounds(self._request.rounds, seconds):
                     continue
                 try:
                     warm = seconds < _SLOW_SECONDS
