@@ -35,7 +35,7 @@ struct Case {
   }
 };
 
-constexpr int kPanelCount = 4, kRowCount = 13;
+constexpr int kPanelCount = 4, kRowCount = 16;
 
 struct Operands {
   std::vector<std::uint8_t> codes, scales, rows;

@@ -2,6 +2,7 @@
 
 namespace {
 
+constexpr int kKernelRows = 6;  // most rows of a kernel
 constexpr std::int64_t kOutStride = kPanels * kPanelChannels;
 
 struct Work {
@@ -14,12 +15,13 @@ struct Work {
   ProductRounding rounding;
   bool activation_scales;
   std::int64_t* out;            // [row][kOutStride], to be added to
+  const std::uint8_t* fetched;  // nibbles to fetch meanwhile, as many as the weights are; or null
 };
 
 alignas(64) constexpr std::int16_t kOnes[2 * kPanelChannels] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                                                 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-inline void add_wide(std::int64_t* out, __m256i sum) {
+VSQUANT_INLINE void add_wide(std::int64_t* out, __m256i sum) {
   const __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(sum));
   const __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sum, 1));
   store(out, _mm256_add_epi64(load(out), low));
@@ -27,7 +29,7 @@ inline void add_wide(std::int64_t* out, __m256i sum) {
 }
 
 // sum += term, in the order written: compilers that regroup such sums run out of registers.
-inline void accumulate16(__m256i& sum, __m256i term) {
+VSQUANT_INLINE void accumulate16(__m256i& sum, __m256i term) {
   sum = _mm256_add_epi16(sum, term);
   __asm__("" : "+x"(sum));
 }
@@ -72,7 +74,7 @@ struct WordProduct {
 
 // V = 16, two vectors at a time: a lane of vector A and a lane of vector B for every channel, vpmaddubsw eight times,
 // vpmaddwd by (p_A, p_B) once.
-template <int Rows, bool Signed, Settling How>
+template <int Rows, bool Signed, Settling How, bool Fetch>
 void paired_kernel(const Work& work) {
   const WordProduct product(work.rounding);
   Sums<Rows> sums;
@@ -88,6 +90,8 @@ void paired_kernel(const Work& work) {
       lanes[r][0] = lanes[r][1] = Signed ? broadcast32(starts + r * kChunkBlocks + vector) : _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
+      if constexpr (Fetch)
+        if (s % 2 == 0) fetch(work.fetched + vector * (kBlockCodes / 2) + s * 32);
       const __m256i w0 = load(w + s * 64), w1 = load(w + s * 64 + 32);
       for (int r = 0; r < Rows; ++r) {
         const __m256i a = broadcast32(codes + r * 32 + s * 4);
@@ -121,13 +125,13 @@ enum class Operands : std::uint8_t {
 
 // One step: four elements of one row and eight channels, added to 16-bit lanes.
 template <Operands Kind>
-inline void multiply(__m256i& lanes, __m256i w, __m256i magnitude, __m256i a) {
+VSQUANT_INLINE void multiply(__m256i& lanes, __m256i w, __m256i magnitude, __m256i a) {
   if constexpr (Kind == Operands::biased) accumulate16(lanes, _mm256_maddubs_epi16(w, a));
   if constexpr (Kind == Operands::natural) accumulate16(lanes, _mm256_maddubs_epi16(a, w));
   if constexpr (Kind == Operands::sign) accumulate16(lanes, _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(a, w)));
 }
 
-inline WordPairs plain_scales(const std::int16_t* scales, std::int64_t vector) {
+VSQUANT_INLINE WordPairs plain_scales(const std::int16_t* scales, std::int64_t vector) {
   if (scales == nullptr) return {{_mm256_set1_epi16(1), _mm256_set1_epi16(1)}};
   const __m256i sigma = load(scales + vector * kPanelChannels);
   return interleave(sigma, sigma);

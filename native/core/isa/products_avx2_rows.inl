@@ -13,7 +13,7 @@ struct Chunk {
 // body(position, first unit there, units, units before) for the runs of a chunk's units that lie together; a unit is
 // `unit` blocks.
 template <class Body>
-inline void for_each_run(const RowTile& tile, const Chunk& chunk, std::int64_t unit, const Body& body) {
+VSQUANT_INLINE void for_each_run(const RowTile& tile, const Chunk& chunk, std::int64_t unit, const Body& body) {
   const std::int64_t per_position = tile.blocks_per_position / unit;
   std::int64_t first = chunk.offset / unit, left = chunk.blocks / unit, before = 0;
   for (int position = chunk.position; left > 0; ++position, first = 0) {
@@ -26,15 +26,15 @@ inline void for_each_run(const RowTile& tile, const Chunk& chunk, std::int64_t u
 
 // Groups of rows that one kernel call multiplies hold their codes together, 32 at a time: [chunk's 32 codes][row][32].
 struct ArrangedRows {
-  alignas(64) std::uint8_t codes[kVectorRows * kChunkCodes];
+  alignas(64) std::uint8_t codes[kMostRows * kChunkCodes];
   // What lanes start from. Paired: int16 [row][vector]. Plain: [chunk's 32 codes][row][8 steps], pairs of lanes; the
   // first step of a segment counts.
-  alignas(64) std::int32_t starts[kVectorRows * kChunkCodes / 4];
-  alignas(64) std::int16_t scales[kVectorRows][kChunkBlocks];
+  alignas(64) std::int32_t starts[kMostRows * kChunkCodes / 4];
+  alignas(64) std::int16_t scales[kMostRows][kChunkBlocks];
 };
 
 // One row's codes of a chunk: where they lie if that is in one piece, else gathered; zeros end an odd block.
-inline const std::uint8_t* codes_of(const RowTile& tile, int row, const Chunk& chunk, std::uint8_t* gathered) {
+VSQUANT_INLINE const std::uint8_t* codes_of(const RowTile& tile, int row, const Chunk& chunk, std::uint8_t* gathered) {
   if (chunk.offset + chunk.blocks <= tile.blocks_per_position && chunk.blocks % 2 == 0)
     return tile.codes[chunk.position * tile.rows + row] + chunk.offset * kBlockElements;
   for_each_run(tile, chunk, 1, [&](int position, std::int64_t first, std::int64_t count, std::int64_t before) {
@@ -45,7 +45,8 @@ inline const std::uint8_t* codes_of(const RowTile& tile, int row, const Chunk& c
   return gathered;
 }
 
-inline void copy_scales(const RowTile& tile, int row, const Chunk& chunk, std::int64_t unit, std::int16_t* out) {
+VSQUANT_INLINE void copy_scales(const RowTile& tile, int row, const Chunk& chunk, std::int64_t unit,
+                                std::int16_t* out) {
   if (chunk.blocks < unit) {  // a part of one long vector
     out[0] = tile.scales[chunk.position * tile.rows + row][chunk.offset / unit];
     return;
@@ -79,7 +80,7 @@ void arrange_paired(const RowTile& tile, const Chunk& chunk, int first, int coun
 }
 
 // -kBias * (sum of a segment's codes) by lanes, in every step of the segment. A segment is `steps` times four elements.
-inline __m256i segment_starts(__m256i codes, int steps) {
+VSQUANT_INLINE __m256i segment_starts(__m256i codes, int steps) {
   __m256i sum = _mm256_maddubs_epi16(_mm256_set1_epi8(kBias), codes);
   if (steps >= 2) sum = _mm256_add_epi16(sum, _mm256_shuffle_epi32(sum, 0xb1));
   if (steps >= 4) sum = _mm256_add_epi16(sum, _mm256_shuffle_epi32(sum, 0x4e));

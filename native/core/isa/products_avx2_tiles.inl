@@ -26,17 +26,24 @@ Course course_of(const RowTile& tile, const VectorOptions& options) {
   while (course.steps < 8 && options.blocks_per_vector * 4 % (course.steps * 2) == 0 &&
          pair * course.steps * 2 < kLaneLimit)
     course.steps *= 2;
-  course.most_rows = course.settling == Settling::wide ? 1 : course.paired || course.steps >= 4 ? 6 : 3;
+  course.most_rows = course.settling == Settling::wide ? 1 : course.paired || course.steps >= 4 ? kKernelRows : 3;
   return course;
 }
 
-template <int Rows, bool Signed>
+template <int Rows, bool Signed, bool Fetch>
 Kernel paired_settling(Settling settling) {
   switch (settling) {
-    case Settling::weight: return paired_kernel<Rows, Signed, Settling::weight>;
-    case Settling::product: return paired_kernel<Rows, Signed, Settling::product>;
-    default: return paired_kernel<Rows, Signed, Settling::rounded>;
+    case Settling::weight: return paired_kernel<Rows, Signed, Settling::weight, Fetch>;
+    case Settling::product: return paired_kernel<Rows, Signed, Settling::product, Fetch>;
+    default: return paired_kernel<Rows, Signed, Settling::rounded, Fetch>;
   }
+}
+
+template <int Rows>
+Kernel paired_kernel_of(const Course& course, bool fetch) {
+  if (fetch) return paired_settling<Rows, true, true>(course.settling);
+  return course.operands == Operands::biased ? paired_settling<Rows, true, false>(course.settling)
+                                             : paired_settling<Rows, false, false>(course.settling);
 }
 
 template <int Rows, Operands Kind, int Steps>
@@ -64,10 +71,8 @@ Kernel plain_steps(const Course& course) {
 }
 
 template <int Rows>
-Kernel kernel_of_rows(const Course& course) {
-  if (course.paired)
-    return course.operands == Operands::biased ? paired_settling<Rows, true>(course.settling)
-                                               : paired_settling<Rows, false>(course.settling);
+Kernel kernel_of_rows(const Course& course, bool fetch) {
+  if (course.paired) return paired_kernel_of<Rows>(course, fetch);
   switch (course.operands) {
     case Operands::biased: return plain_steps<Rows, Operands::biased>(course);
     case Operands::natural: return plain_steps<Rows, Operands::natural>(course);
@@ -78,14 +83,14 @@ Kernel kernel_of_rows(const Course& course) {
   __builtin_unreachable();
 }
 
-Kernel kernel_of(const Course& course, int rows) {
+Kernel kernel_of(const Course& course, int rows, bool fetch) {
   switch (rows) {
-    case 1: return kernel_of_rows<1>(course);
-    case 2: return kernel_of_rows<2>(course);
-    case 3: return kernel_of_rows<3>(course);
-    case 4: return kernel_of_rows<4>(course);
-    case 5: return kernel_of_rows<5>(course);
-    case 6: return kernel_of_rows<6>(course);
+    case 1: return kernel_of_rows<1>(course, fetch);
+    case 2: return kernel_of_rows<2>(course, fetch);
+    case 3: return kernel_of_rows<3>(course, fetch);
+    case 4: return kernel_of_rows<4>(course, fetch);
+    case 5: return kernel_of_rows<5>(course, fetch);
+    case 6: return kernel_of_rows<6>(course, fetch);
     default: __builtin_unreachable();
   }
 }
@@ -109,15 +114,16 @@ void advance(const RowTile& tile, Chunk& chunk) {
   }
 }
 
-void vector_tile(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
-                 int panels, const VectorOptions& options, std::int64_t* out) {
-  const Course course = course_of(tile, options);
+// `weights_of(panel, chunk, work)` names the codes and scales of a panel's chunk.
+template <class WeightsOf>
+void run_tile(const RowTile& tile, int panels, const VectorOptions& options, const Course& course,
+              const WeightsOf& weights_of, std::int64_t* out) {
   const std::int64_t total = tile.positions * tile.blocks_per_position, unit = options.blocks_per_vector;
   const int groups = (tile.rows + course.most_rows - 1) / course.most_rows;
   for (int r = 0; r < tile.rows; ++r)
     __builtin_memset(out + r * kOutStride, 0, panels * kPanelChannels * sizeof *out);
   ArrangedRows rows;
-  Work work{&rows, 0, nullptr, nullptr, 0, 0, options.rounding, tile.scales != nullptr, nullptr};
+  Work work{&rows, 0, nullptr, nullptr, 0, 0, options.rounding, tile.scales != nullptr, nullptr, nullptr};
   Chunk chunk;
   for (chunk.blocks = next_blocks(tile, options, course, 0); chunk.at < total;
        chunk.blocks = next_blocks(tile, options, course, chunk.at)) {
@@ -131,17 +137,27 @@ void vector_tile(const RowTile& tile, const std::int8_t* const* weights, const s
         arrange_plain(tile, chunk, first, count, unit, course.steps, rows);
     }
     for (int panel = 0; panel < panels; ++panel) {
-      work.weights = weights[panel] + chunk.at * kBlockCodes;
-      work.scales = weight_scales != nullptr ? weight_scales[panel] + chunk.at / unit * kPanelChannels : nullptr;
+      weights_of(panel, chunk, work);
       for (int group = 0, first = 0, count; group < groups; ++group, first += count) {
         count = (tile.rows - first + groups - group - 1) / (groups - group);
         work.first_row = first;
         work.out = out + first * kOutStride + panel * kPanelChannels;
-        kernel_of(course, count)(work);
+        kernel_of(course, count, work.fetched != nullptr)(work);
+        work.fetched = nullptr;
       }
     }
     advance(tile, chunk);
   }
+}
+
+void vector_tile(const RowTile& tile, const std::int8_t* const* weights, const std::int16_t* const* weight_scales,
+                 int panels, const VectorOptions& options, std::int64_t* out) {
+  const auto weights_of = [&](int panel, const Chunk& chunk, Work& work) {
+    work.weights = weights[panel] + chunk.at * kBlockCodes;
+    if (weight_scales != nullptr)
+      work.scales = weight_scales[panel] + chunk.at / options.blocks_per_vector * kPanelChannels;
+  };
+  run_tile(tile, panels, options, course_of(tile, options), weights_of, out);
 }
 
 }  // namespace
