@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,46 +117,6 @@ def linear_codes(
     )
 
 
-def linear_requantize(
-    codes: Tensor,
-    vector_scale: Tensor,
-    coarse_scale: Tensor,
-    weight_codes: Tensor,
-    weight_scale: Tensor,
-    weight_sums: Tensor,
-    weight_coarse: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    out_features: int,
-    weight_format: str,
-    activation_format: str,
-    product_bits: int,
-    function: Function,
-    output_range: Tensor,
-    output_format: str,
-    scale_mode: str,
-    keep_float: bool,
-) -> Requantized:
-    """Codes to the codes (samples, rows, vectors, V) of the next layer."""
-    y = linear_codes(
-        codes,
-        vector_scale,
-        coarse_scale,
-        weight_codes,
-        weight_scale,
-        weight_sums,
-        weight_coarse,
-        bias,
-        residual,
-        out_features,
-        weight_format,
-        activation_format,
-        product_bits,
-        function,
-    )
-    return requantize(y, output_range, _integer_format(output_format), scale_mode, keep_float)
-
-
 def conv2d(
     x: Tensor,
     activation_range: Tensor | None,
@@ -239,54 +200,16 @@ def conv2d_codes(
     return epilogue.scaled(sums, coarse_scale.view(-1, 1, 1, 1), weight_coarse, formats)
 
 
-def conv2d_requantize(
-    codes: Tensor,
-    vector_scale: Tensor,
-    coarse_scale: Tensor,
-    weight_codes: Tensor,
-    weight_scale: Tensor,
-    weight_sums: Tensor,
-    weight_coarse: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    out_features: int,
-    weight_format: str,
-    activation_format: str,
-    product_bits: int,
-    function: Function,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    output_range: Tensor,
-    output_format: str,
-    scale_mode: str,
-    keep_float: bool,
-) -> Requantized:
-    """Codes to the codes (N, H', W', vectors, V) of the next layer."""
-    y = conv2d_codes(
-        codes,
-        vector_scale,
-        coarse_scale,
-        weight_codes,
-        weight_scale,
-        weight_sums,
-        weight_coarse,
-        bias,
-        residual,
-        out_features,
-        weight_format,
-        activation_format,
-        product_bits,
-        function,
-        kernel,
-        stride,
-        padding,
-        dilation,
-        groups,
-    )
-    return requantize(y, output_range, _integer_format(output_format), scale_mode, keep_float)
+def requantizing(of_codes: Callable[..., Tensor]) -> Callable[..., Requantized]:
+    """An operation on codes made one that gives the codes of the next layer: ``linear_requantize``,
+    ``conv2d_requantize``. Its arguments are followed by the output's range, format, scale mode, and whether to keep y.
+    """
+
+    def run(*arguments: Any) -> Requantized:
+        *layer, output_range, output_format, scale_mode, keep_float = arguments
+        return requantize(of_codes(*layer), output_range, _integer_format(output_format), scale_mode, keep_float)
+
+    return run
 
 
 def matmul(

@@ -19,10 +19,10 @@ from vsquant.spec.formats import IntegerFormat, padded_length
 _EAGER: Final[Mapping[str, Callable[..., Any]]] = {
     "linear": eager_products.linear,
     "linear_codes": eager_products.linear_codes,
-    "linear_requantize": eager_products.linear_requantize,
+    "linear_requantize": eager_products.requantizing(eager_products.linear_codes),
     "conv2d": eager_products.conv2d,
     "conv2d_codes": eager_products.conv2d_codes,
-    "conv2d_requantize": eager_products.conv2d_requantize,
+    "conv2d_requantize": eager_products.requantizing(eager_products.conv2d_codes),
     "matmul": eager_products.matmul,
 }
 
