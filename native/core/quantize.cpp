@@ -9,8 +9,7 @@
 namespace vsquant {
 namespace {
 
-constexpr int kLargestVector = 1024;
-// Elements of 16-bit floats that are widened at a time; they stay in the first cache.
+// Elements that are widened or padded at a time, in the first cache: at least the longest vector, 1024.
 constexpr std::int64_t kStage = 2048;
 
 bool is_finite(const Extremes& e) { return std::max(e.up, e.down) < kInfinityBits; }
@@ -73,69 +72,97 @@ class Rows {
         elements_(element_rule(quantizer.format, coarse)),
         vectors_(vector_rule(quantizer, coarse)) {}
 
-  bool fake(const void* x, DType dtype, std::int64_t length, void* out, Streaming stream) const {
-    const std::int64_t whole = length - length % unit();
-    bool valid = true;
-    if (dtype == DType::float32) {
-      valid = fake_run(static_cast<const float*>(x), whole, static_cast<float*>(out), stream);
-    } else {
-      alignas(64) float values[kStage], results[kStage];
-      const std::int64_t stage = kStage - kStage % unit();
-      for (std::int64_t done = 0; done < whole; done += stage) {
-        const std::int64_t count = std::min(stage, whole - done);
-        kernels_.to_float(dtype, at(x, dtype, done), count, values);
-        valid &= fake_run(values, count, results, {});
-        kernels_.from_float(dtype, results, count, at(out, dtype, done));
-      }
-    }
-    return whole == length ? valid : valid & fake_tail(x, dtype, whole, length, out);
-  }
+  // Whether rows are taken several at a time, each padded to whole vectors in the stage.
+  bool takes_together(std::int64_t length) const { return length % unit() != 0 && padded_length(length) <= kStage; }
 
-  // Codes of one row from `out` on, zero up to `padded`; scales of its vectors.
-  bool codes(const void* x, DType dtype, std::int64_t length, std::int64_t padded, std::uint8_t* out,
-             std::int16_t* sigma, float* steps) const {
-    const std::int64_t whole = length - length % unit();
+  bool fake(const void* x, DType dtype, std::int64_t length, void* out, Streaming stream) const {
     bool valid = true;
     std::int64_t done = 0;
     if (dtype == DType::float32) {
-      valid = code_run(static_cast<const float*>(x), whole, out, sigma, steps);
-      done = whole;
+      done = length - length % unit();
+      valid = fake_run(static_cast<const float*>(x), done, static_cast<float*>(out), stream);
+    }
+    alignas(64) float values[kStage], results[kStage];
+    while (done < length) {
+      const std::int64_t count = std::min(stage(), length - done), padded = padded_length(count);
+      kernels_.to_float(dtype, at(x, dtype, done), count, values);
+      std::fill(values + count, values + padded, 0.0f);
+      valid &= fake_run(values, padded, results, {});
+      kernels_.from_float(dtype, results, count, at(out, dtype, done));
+      done += count;
+    }
+    return valid;
+  }
+
+  bool fake_together(const FloatRows& x, void* out) const {
+    alignas(64) float values[kStage] = {}, results[kStage];
+    bool valid = true;
+    const std::int64_t padded = padded_length(x.length), together = kStage / padded;
+    for (std::int64_t first = 0; first < x.rows; first += together) {
+      const std::int64_t count = std::min(together, x.rows - first);
+      stage_rows(x, first, count, values);
+      valid &= fake_run(values, count * padded, results, {});
+      for (std::int64_t row = 0; row < count; ++row)
+        kernels_.from_float(x.dtype, results + row * padded, x.length, at(out, x.dtype, (first + row) * x.length));
+    }
+    return valid;
+  }
+
+  // Codes of one row from `out` on, zero up to `padded`; scales of its vectors.
+  bool codes(const void* x, DType dtype, std::int64_t length, std::int64_t padded, const CodeRows& out) const {
+    bool valid = true;
+    std::int64_t done = 0;
+    if (dtype == DType::float32) {
+      done = length - length % unit();
+      valid = code_run(static_cast<const float*>(x), done, out, 0);
     }
     alignas(64) float values[kStage];
-    const std::int64_t stage = kStage - kStage % unit();
     while (done < length) {
-      const std::int64_t count = std::min(stage, length - done);
-      const std::int64_t rounded = (count + unit() - 1) / unit() * unit();
+      const std::int64_t count = std::min(stage(), length - done), whole = padded_length(count);
       kernels_.to_float(dtype, at(x, dtype, done), count, values);
-      std::fill(values + count, values + rounded, 0.0f);
-      const std::int64_t vector = done / unit();
-      valid &= code_run(values, rounded, out + done, sigma ? sigma + vector : nullptr, steps ? steps + vector : nullptr);
-      done += rounded;
+      std::fill(values + count, values + whole, 0.0f);
+      valid &= code_run(values, whole, out, done);
+      done += whole;
     }
-    std::fill(out + done, out + padded, std::uint8_t{0});
+    std::fill(out.codes + done, out.codes + padded, std::uint8_t{0});
+    return valid;
+  }
+
+  bool codes_together(const FloatRows& x, const CodeRows& out) const {
+    alignas(64) float values[kStage] = {};
+    bool valid = true;
+    const std::int64_t padded = padded_length(x.length), together = kStage / padded;
+    for (std::int64_t first = 0; first < x.rows; first += together) {
+      const std::int64_t count = std::min(together, x.rows - first);
+      stage_rows(x, first, count, values);
+      valid &= code_run(values, count * padded, out, first * padded);
+    }
     return valid;
   }
 
  private:
   std::int64_t unit() const { return vector_size_ == 0 ? 1 : vector_size_; }
+  std::int64_t stage() const { return kStage - kStage % unit(); }
+  std::int64_t padded_length(std::int64_t length) const { return (length + unit() - 1) / unit() * unit(); }
 
   bool fake_run(const float* x, std::int64_t count, float* out, Streaming stream) const {
     if (vector_size_ == 0) return kernels_.fake_elements(elements_, x, count, out, stream.past_caches, stream.ahead);
     return kernels_.fake_vectors(vectors_, x, count / vector_size_, out, stream.past_caches, stream.ahead);
   }
 
-  bool fake_tail(const void* x, DType dtype, std::int64_t first, std::int64_t length, void* out) const {
-    alignas(64) float values[kLargestVector], results[kLargestVector];
-    kernels_.to_float(dtype, at(x, dtype, first), length - first, values);
-    std::fill(values + (length - first), values + vector_size_, 0.0f);
-    const bool valid = kernels_.fake_vectors(vectors_, values, 1, results, false, 0);
-    kernels_.from_float(dtype, results, length - first, at(out, dtype, first));
-    return valid;
+  // Codes from `first` on, and the scales of their vectors.
+  bool code_run(const float* x, std::int64_t count, const CodeRows& out, std::int64_t first) const {
+    if (vector_size_ == 0) return kernels_.code_elements(elements_, x, count, out.codes + first);
+    const std::int64_t vector = first / vector_size_;
+    return kernels_.code_vectors(vectors_, x, count / vector_size_, out.codes + first,
+                                 out.sigma ? out.sigma + vector : nullptr, out.steps ? out.steps + vector : nullptr);
   }
 
-  bool code_run(const float* x, std::int64_t count, std::uint8_t* out, std::int16_t* sigma, float* steps) const {
-    if (vector_size_ == 0) return kernels_.code_elements(elements_, x, count, out);
-    return kernels_.code_vectors(vectors_, x, count / vector_size_, out, sigma, steps);
+  // Rows side by side, each padded; what lies between them in the stage is zero and stays so.
+  void stage_rows(const FloatRows& x, std::int64_t first, std::int64_t count, float* values) const {
+    const std::int64_t padded = padded_length(x.length);
+    for (std::int64_t row = 0; row < count; ++row)
+      kernels_.to_float(x.dtype, at(x.data, x.dtype, (first + row) * x.stride), x.length, values + row * padded);
   }
 
   int vector_size_;
@@ -207,11 +234,16 @@ Fault quantize_rows(const QuantizeKernels& kernels, const Quantizer& quantizer, 
   const FloatRows x = out.padded == rows.length ? joined(rows, format.vector_size) : rows;
   const std::int64_t padded = x.rows == rows.rows ? out.padded : rows.rows * out.padded;
   const std::int64_t vectors = format.vector_size == 0 ? 0 : padded / format.vector_size;
+  const auto row_out = [&](std::int64_t row) {
+    return CodeRows{out.codes + row * padded, padded, out.sigma ? out.sigma + row * vectors : nullptr,
+                    out.steps ? out.steps + row * vectors : nullptr};
+  };
   bool valid = true;
-  for (std::int64_t row = 0; row < x.rows; ++row)
-    valid &= run.codes(at(x.data, x.dtype, row * x.stride), x.dtype, x.length, padded, out.codes + row * padded,
-                       out.sigma ? out.sigma + row * vectors : nullptr,
-                       out.steps ? out.steps + row * vectors : nullptr);
+  if (run.takes_together(x.length))
+    valid = run.codes_together(x, out);
+  else
+    for (std::int64_t row = 0; row < x.rows; ++row)
+      valid &= run.codes(at(x.data, x.dtype, row * x.stride), x.dtype, x.length, padded, row_out(row));
   if (out.sums != nullptr)
     kernels.code_sums(out.codes, format.is_signed || format.bits < 8, rows.rows * out.padded / out.sum_elements,
                       out.sum_elements, out.sums);
@@ -222,6 +254,7 @@ Fault fake_quantize_rows(const QuantizeKernels& kernels, const Quantizer& quanti
                          float coarse, void* out, Streaming stream) {
   const Rows run(kernels, quantizer, coarse);
   const FloatRows x = joined(rows, quantizer.format.vector_size);
+  if (run.takes_together(x.length)) return run.fake_together(x, out) ? Fault::none : fault_of(kernels, rows);
   bool valid = true;
   for (std::int64_t row = 0; row < x.rows; ++row)
     valid &= run.fake(at(x.data, x.dtype, row * x.stride), x.dtype, x.length, at(out, x.dtype, row * x.length), stream);

@@ -77,9 +77,12 @@ class _QuantConv(QuantLayer):
 
     def _simulate(self, rows: Tensor, shape: torch.Size) -> Tensor:
         geometry = self.geometry
-        padded = geometry.pad(self._fake_quantize_input(rows).view(shape).movedim(-1, 1))
+        x = self._fake_quantize_input(rows).view(shape).movedim(-1, 1)
+        padding = geometry.even_zeros
+        if padding is None:
+            x, padding = geometry.pad(x), (0,) * len(geometry.kernel)
         convolve = F.conv2d if len(geometry.kernel) == 2 else F.conv1d
-        return convolve(padded, self.weight, self.bias, geometry.stride, 0, geometry.dilation, geometry.groups)
+        return convolve(x, self.weight, self.bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
 class QuantConv1d(_QuantConv):

@@ -41,6 +41,13 @@ class ConvGeometry:
             padding_mode=_padding_mode(conv.padding_mode),
         )
 
+    @property
+    def even_zeros(self) -> tuple[int, ...] | None:
+        """Zeros on both sides of every dimension, as convolutions insert them without a copy; None for other padding."""
+        if self.padding == "tf-same" or self.padding_mode != "zeros" or any(a != b for a, b in self.padding):
+            return None
+        return tuple(before for before, _ in self.padding)
+
     def padding_for(self, size: torch.Size) -> list[tuple[int, int]]:
         """(before, after) per spatial dimension for an input of spatial ``size``."""
         if self.padding != "tf-same":
