@@ -43,7 +43,7 @@ class ConvGeometry:
 
     @property
     def even_zeros(self) -> tuple[int, ...] | None:
-        """Zeros on both sides of every dimension, as convolutions insert them without a copy; None for other padding."""
+        """Zeros on both sides of every dimension, which convolutions insert without a copy; None for other padding."""
         if self.padding == "tf-same" or self.padding_mode != "zeros" or any(a != b for a, b in self.padding):
             return None
         return tuple(before for before, _ in self.padding)
