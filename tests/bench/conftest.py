@@ -15,7 +15,7 @@ from vsquant.bench import contenders, fleet, floors, machine, registry, request,
 from vsquant.bench.cases import Case, LinearCase
 from vsquant.bench.contender import Contender, ParityError, Prepared, RefusedError
 from vsquant.bench.inputs import layer_inputs
-from vsquant.bench.targets import Target
+from vsquant.bench.targets import Rival, Target
 
 _spec = importlib.util.spec_from_file_location("command_line_fixtures", Path(__file__).parents[1] / "cli/conftest.py")
 _fixtures = importlib.util.module_from_spec(_spec)
@@ -25,7 +25,7 @@ tiny, vsquant_program = _fixtures.tiny, _fixtures.vsquant_program
 
 CASE = LinearCase(
     rows=3, inputs=32, outputs=16, specs=("w4a8-s4/x-token", "w4a8-s4/8-token"),
-    target=Target(over_best_peer=1.5, over=(("good", 2.0),), of_floor=0.5),
+    target=Target(over_best_peer=1.5, rivals=(Rival(name="good", patterns=("g*d",), times=2.0),), of_floor=0.5),
 )  # fmt: skip
 
 

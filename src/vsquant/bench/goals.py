@@ -16,8 +16,7 @@ def goals(speed: CaseSpeed, case: Case) -> tuple[Goal, ...]:
         peer = speed.best_peer(threads)
         name = f"best peer ({peer.name if peer else 'none ran'})"
         found.append(_over(peer, name, target.over_best_peer, ours, threads))
-    for prefix, wanted in target.over:
-        found.append(_over(speed.best_peer(threads, prefix), prefix, wanted, ours, threads))
+    found += [_over(speed.best_peer(threads, r.patterns), r.name, r.times, ours, threads) for r in target.rivals]
     if target.of_floor is not None:
         found.append(Goal(what="of the floor", wanted=target.of_floor, reached=_share(speed, ours, threads)))
     if target.times_reference is not None:

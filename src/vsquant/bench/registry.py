@@ -7,16 +7,18 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from vsquant.bench.cases import GROUPS, Case, CellCase, ConvCase, FakeQuantizeCase, LinearCase, ModelCase
-from vsquant.bench.targets import Target
+from vsquant.bench.targets import Rival, Target
 from vsquant.errors import VsquantError
 
-_GEMV = Target(over_best_peer=1.7, over=(("onnxruntime 4-bit", 3.0),), of_floor=0.85)
+_BLOCKS = Rival(name="ONNX Runtime with blocks of 16", patterns=("onnxruntime 4-bit b16*",), times=3.0)
+_GEMV = Target(over_best_peer=1.7, rivals=(_BLOCKS,), of_floor=0.85)
 _FEW_ROWS = {1: _GEMV, 4: Target(over_best_peer=2.0, of_floor=0.65), 16: Target(over_best_peer=1.5, of_floor=0.70)}
-_BERT = Target(over_best_peer=1.45, of_floor=0.80)
+_FOUR_BIT = Rival(name="the best 4-bit peer", patterns=("*4-bit*", "*int4*", "*Q4*"), times=3.5)
+_BERT = Target(over_best_peer=1.45, rivals=(_FOUR_BIT,), of_floor=0.80)
 _CONV = {1: Target(over_best_peer=1.4, of_floor=0.65), 3: Target(over_best_peer=1.3, of_floor=0.70)}
 _COPY = Target(over_best_peer=18.0, reference="torch copy", times_reference=1.25)
-_BERT_BASE = Target(over_best_peer=1.25, over=(("torch float32", 2.2),))
-_RESNET50 = Target(over=(("openvino int8", 1.0),))
+_BERT_BASE = Target(over_best_peer=1.25, rivals=(Rival(name="torch float32", patterns=("torch float32",), times=2.2),))
+_RESNET50 = Target(rivals=(Rival(name="OpenVINO int8", patterns=("openvino int8*",), times=1.0),))
 _CELL = Target(reference="float network", times_reference=1.3)
 
 _LARGE: Final = ((4096, 4096), (4096, 11008))

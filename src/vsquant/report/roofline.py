@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vsquant.errors import MissingExtraError
 from vsquant.files import replacing
-from vsquant.results.speed import CaseSpeed
+from vsquant.results.speed import CaseSpeed, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,10 @@ _INK: Final = "#222222"
 _OURS: Final = "#1f6fb2"
 _PEERS: Final = "#d55e00"
 _ROOF: Final = "#444444"
-_LABELS: Final = {"avx512_vnni": "AVX-512 VNNI", "avx2_vector_scaled": "AVX2, 4-bit weights with vector scales",
+_LABELS: Final = {"avx512_vnni": "AVX-512 VNNI", "avx2_vector_scaled": "AVX2, scaled w4",
                   "avx2": "AVX2, ordinary int8", "neon_dotprod": "NEON dot products"}  # fmt: skip
-_MARKS: Final = (("linear", "1 row", "o"), ("linear", "4 rows", "s"), ("linear", "16 rows", "D"),
-                 ("linear", "384 rows", "^"), ("conv", "Conv 1×1", "P"), ("conv", "Conv 3×3", "X"))  # fmt: skip
+_MARKS: Final = {"Linear, 1 row": "o", "Linear, 4 rows": "s", "Linear, 16 rows": "D", "Linear, 384 rows": "^",
+                 "Conv 1×1": "P", "Conv 3×3": "X"}  # fmt: skip
 _STYLE: Final = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vsquant-roofline",
@@ -49,10 +49,12 @@ def write_roofline(speeds: Sequence[CaseSpeed], path: Path) -> bool:
     with matplotlib.rc_context(_STYLE):
         figure = importlib.import_module("matplotlib.figure").Figure(figsize=(9.0, 5.4), layout="constrained")
         axes = figure.subplots()
+        axes.set_xscale("log")
+        axes.set_yscale("log")
         _draw_roof(axes, rates, layers)
         _draw_points(axes, layers)
         _label(axes, layers)
-        figure.legend(*_legend(axes), loc="outside right upper", frameon=False, fontsize=9)
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
         file = io.StringIO()
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     with replacing(path) as temporary:
@@ -66,70 +68,81 @@ def intensity(speed: CaseSpeed) -> float:
 
 
 def _rates(layers: Sequence[CaseSpeed]) -> Mapping[str, float]:
+    """The highest ceilings that any of the cases has seen."""
+    rates: dict[str, float] = {}
     for speed in layers:
-        rates: Mapping[str, float] = speed.provenance.get("ceilings", {}).get("1", {})
-        if rates:
-            return rates
-    return {}
+        for name, rate in speed.provenance.get("ceilings", {}).get("1", {}).items():
+            rates[name] = max(rate, rates.get(name, 0.0))
+    return rates
 
 
 def _draw_roof(axes: Axes, rates: Mapping[str, float], layers: Sequence[CaseSpeed]) -> None:
     low = min(map(intensity, layers)) / 2
-    high = max(map(intensity, layers)) * 2.5
+    high = max(map(intensity, layers)) * 1.6
     bandwidth = rates["read_bytes"]
-    top = max(rate for name, rate in rates.items() if name != "read_bytes")
+    computing = {name: rate for name, rate in rates.items() if name != "read_bytes"}
+    top = max(computing.values())
+    middle = (low * top / bandwidth) ** 0.5
     axes.plot([low, top / bandwidth], [low * bandwidth, top], color=_ROOF, linewidth=1.6)
-    axes.annotate(
-        f"memory {bandwidth:.0f} GB/s", (low * 1.15, low * 1.15 * bandwidth), xytext=(0, 8),
-        textcoords="offset points", rotation=0, color=_ROOF, fontsize=9, ha="left", va="bottom",
-    )  # fmt: skip
-    for name, rate in rates.items():
-        if name == "read_bytes":
-            continue
-        axes.plot([rate / bandwidth, high], [rate, rate], color=_ROOF, linewidth=1.6 if rate == top else 0.9,
-                  linestyle="-" if rate == top else "--")  # fmt: skip
-        axes.annotate(f"{_LABELS.get(name, name)} {rate:.0f}", (high, rate), xytext=(0, 3), ha="right",
-                      textcoords="offset points", color=_ROOF, fontsize=9)  # fmt: skip
+    axes.annotate(f"memory {bandwidth:.0f} GB/s", (middle, middle * bandwidth), xytext=(-6, 6),
+                  textcoords="offset points", color=_ROOF, fontsize=9, ha="right", va="bottom",
+                  annotation_clip=False)  # fmt: skip
+    for name, rate in computing.items():
+        strong = rate == top
+        axes.plot([rate / bandwidth, high], [rate, rate], color=_ROOF, linewidth=1.6 if strong else 0.8,
+                  linestyle="-" if strong else (0, (5, 4)), zorder=1)  # fmt: skip
+        text = f"{_LABELS.get(name, name)}\n{rate:.0f} Gop/s"
+        axes.annotate(text, (high, rate), xytext=(6, 0), ha="left", va="center", textcoords="offset points",
+                      color=_ROOF, fontsize=9)  # fmt: skip
     axes.set_xlim(low, high)
 
 
 def _draw_points(axes: Axes, layers: Sequence[CaseSpeed]) -> None:
-    for group, words, mark in _MARKS:
-        chosen = [speed for speed in layers if speed.group == group and words in speed.title.replace("11 rows", "")]
-        chosen = [speed for speed in chosen if words != "4 rows" or "384 rows" not in speed.title]
-        first = True
-        for speed in chosen:
-            ours = next(row for row in speed.rows if row.ours).timing(1)
+    for kind, mark in _MARKS.items():
+        label: str | None = kind
+        for speed in (speed for speed in layers if _kind(speed) == kind):
             peer = speed.best_peer(1)
-            theirs = peer.timing(1) if peer else None
+            ours = _rate(speed, next(row for row in speed.rows if row.ours))
+            theirs = _rate(speed, peer) if peer else None
             place = intensity(speed)
             if ours and theirs:
-                ends = [speed.operations / timing.median_seconds / 1e9 for timing in (theirs, ours)]
-                axes.plot([place, place], ends, color=_OURS, linewidth=0.8, alpha=0.5)
-            for timing, colour, name in ((theirs, _PEERS, None), (ours, _OURS, words if first else None)):
-                if timing:
-                    rate = speed.operations / timing.median_seconds / 1e9
-                    axes.plot([place], [rate], mark, color=colour, markersize=6.5, markeredgecolor="white",
-                              markeredgewidth=0.6, label=name)  # fmt: skip
-                    first = first and timing is not ours
+                axes.plot(
+                    [place, place], [theirs, ours], color=_OURS if ours > theirs else _PEERS, linewidth=1.0, alpha=0.5
+                )
+            for rate, colour in ((theirs, _PEERS), (ours, _OURS)):
+                if rate:
+                    axes.plot([place], [rate], mark, color=colour, markersize=7, markeredgecolor="white",
+                              markeredgewidth=0.6, label=label if colour == _OURS else None, zorder=3)  # fmt: skip
+                    label = None if colour == _OURS else label
     axes.plot([], [], "o", color=_PEERS, label="best peer, same work")
 
 
+def _kind(speed: CaseSpeed) -> str:
+    """``Linear, 16 rows`` or ``Conv 3×3``."""
+    if speed.group == "conv":
+        return " ".join(speed.title.split()[:2])
+    return f"Linear, {speed.title.split(', ')[1]}"
+
+
+def _rate(speed: CaseSpeed, row: Row) -> float | None:
+    """1e9 operations a second on one thread."""
+    timing = row.timing(1)
+    return speed.operations / timing.median_seconds / 1e9 if timing else None
+
+
 def _label(axes: Axes, layers: Sequence[CaseSpeed]) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    ticker = importlib.import_module("matplotlib.ticker")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("operations a byte (weights, activations and results once each)")
     axes.set_ylabel("int8 Gop/s, one thread")
     machine = layers[0].provenance["machine"]["processor"]
     spec = next(row for row in layers[0].rows if row.ours).name
-    axes.set_title(f"{spec.removesuffix('-token')} on {machine}", loc="left", fontsize=11)
+    axes.set_title(f"{spec.removesuffix('-token')} beside the best peer, {machine}", loc="left", fontsize=11)
     axes.grid(which="major", linewidth=0.5, alpha=0.3)
     axes.set_axisbelow(True)
-
-
-def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return list(handles), list(labels)
 
 
 def _matplotlib() -> Any:

@@ -25,8 +25,9 @@ def seconds_text(seconds: float) -> str:
 
 def render_speed(speed: CaseSpeed) -> RenderableType:
     """One case: contenders by time, ours in bold, then why some have none and how far its goals were reached."""
-    grid = Grid(title=speed.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
-    grid.add_column("", no_wrap=True, max_width=31)
+    title = f"{speed.title} (ms)"
+    grid = Grid(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("", no_wrap=True, max_width=30)
     for threads in speed.threads:
         grid.add_column(_threads_text(threads), justify="right", no_wrap=True)
         grid.add_column("low", justify="right", no_wrap=True, style="dim")
@@ -116,7 +117,7 @@ def _goal_value(goal: Goal, value: float) -> str:
 
 
 def _details(speed: CaseSpeed) -> str:
-    heads = [text for n in speed.threads for text in (_threads_text(n), "10th percentile", "vsquant is … times faster")]
+    heads = [text for n in speed.threads for text in (f"{_threads_text(n)}, ms", "10th percentile", "times ours")]
     lines = [f"### {speed.title}", "", f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
     ours = _first(speed)
     for row in _by_time(speed):
@@ -151,7 +152,7 @@ def _cells(row: Row, ours: Row, threads: int) -> tuple[Text, Text, Text]:
         return Text(_DASH), Text(_DASH), Text(_DASH)
     ratio = _ratio(ours, row, threads)
     beside = "" if ratio is None or row is ours else f"{ratio:.2f}×"
-    return Text(seconds_text(timing.median_seconds)), Text(seconds_text(timing.low_seconds)), Text(beside)
+    return Text(_milliseconds(timing.median_seconds)), Text(_milliseconds(timing.low_seconds)), Text(beside)
 
 
 def _ratio(ours: Row, other: Row | None, threads: int) -> float | None:
@@ -173,6 +174,11 @@ def _first(speed: CaseSpeed) -> Row:
 
 def _threads_text(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _milliseconds(seconds: float) -> str:
+    value = seconds * 1e3
+    return f"{value:.4f}" if value < 0.1 else _digits(value)
 
 
 def _digits(value: float) -> str:

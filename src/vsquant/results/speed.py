@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, TypeAlias
 
 Bound: TypeAlias = Literal["memory", "operations"]
@@ -120,10 +121,11 @@ class CaseSpeed:
         """Rows of ours that were refused: their results were not those of the definition."""
         return tuple(row for row in self.rows if row.ours and row.checked == "red")
 
-    def best_peer(self, threads: int, prefix: str = "") -> Row | None:
-        """The fastest peer (whose name begins with ``prefix``) by median; None where none ran."""
-        timed = [(timing.median_seconds, row.name, row) for row in self.rows
-                 if self.is_peer(row) and row.name.startswith(prefix) and (timing := row.timing(threads))]  # fmt: skip
+    def best_peer(self, threads: int, patterns: Sequence[str] = ("*",)) -> Row | None:
+        """The fastest peer by median, of those whose names match a pattern; None where none ran."""
+        named = [row for row in self.rows if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
+        timed = [(timing.median_seconds, row.name, row) for row in named
+                 if self.is_peer(row) and (timing := row.timing(threads))]  # fmt: skip
         return min(timed)[2] if timed else None
 
     def is_peer(self, row: Row) -> bool:
