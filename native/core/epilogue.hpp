@@ -28,6 +28,7 @@ struct RowSettling {
 struct EpilogueKernels {
   void (*settle32)(const Channels&, const RowSettling&, const std::int32_t* sums, float* y);
   void (*settle64)(const Channels&, const RowSettling&, const std::int64_t* sums, float* y);
+  void (*settle_floats)(const Channels&, const RowSettling&, const float* sums, float* y);
   // out = codes * scales (null: 1), exclusive-or `sign`, for vectors of `elements` codes. May work in place.
   void (*fit_codes)(const std::uint8_t* codes, const std::int16_t* scales, std::int64_t vectors, int elements,
                     std::uint8_t sign, std::uint8_t* out);

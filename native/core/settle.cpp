@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace vsquant {
 namespace {
@@ -55,6 +56,10 @@ Fault Settler::operator()(std::int64_t first_row, int rows, const std::int64_t* 
   return settle(first_row, rows, sums);
 }
 
+Fault Settler::operator()(std::int64_t first_row, int rows, const float* sums) {
+  return settle(first_row, rows, sums);
+}
+
 template <class Sum>
 Fault Settler::settle(std::int64_t first_row, int rows, const Sum* sums) {
   for (int r = 0; r < rows; ++r) {
@@ -62,7 +67,9 @@ Fault Settler::settle(std::int64_t first_row, int rows, const Sum* sums) {
     settling_.activation_coarse = out_.activation_coarse[row / out_.rows_per_coarse];
     settling_.residual = out_.residual == nullptr ? nullptr : residual(at);
     float* y = direct_ ? static_cast<float*>(out_.y) + at : rows_ + r * settling_.count;
-    if constexpr (sizeof(Sum) == 4)
+    if constexpr (std::is_same_v<Sum, float>)
+      kernels_.epilogue.settle_floats(channels_, settling_, sums + r * sum_stride_, y);
+    else if constexpr (sizeof(Sum) == 4)
       kernels_.epilogue.settle32(channels_, settling_, sums + r * sum_stride_, y);
     else
       kernels_.epilogue.settle64(channels_, settling_, sums + r * sum_stride_, y);

@@ -42,6 +42,7 @@ class Settler {
   void foresee(std::int64_t first_row, int rows) const;
   Fault operator()(std::int64_t first_row, int rows, const std::int32_t* sums);
   Fault operator()(std::int64_t first_row, int rows, const std::int64_t* sums);
+  Fault operator()(std::int64_t first_row, int rows, const float* sums);
 
  private:
   template <class Sum>

@@ -51,6 +51,8 @@ struct WeightShape {
   std::int64_t groups = 1;
 };
 
+// Activations that are not quantized.
+inline bool stays_float(const std::string& activation_format) { return activation_format == "16"; }
 // Formats that native products have; a BackendError names what they have not.
 Format weight_format(const std::string& text);
 Format activation_format(const std::string& text);

@@ -4,16 +4,30 @@
 #include <algorithm>
 
 #include "core/dispatch.hpp"
+#include "core/weight_only.hpp"
 #include "torch/layers.hpp"
 #include "torch/threads.hpp"
 
 namespace vsquant::binding {
 namespace {
 
+// Activations that stay floating point.
+Tensor of_plain_floats(const Tensor& x, const WeightTensors& tensors, const FormatArguments& formats,
+                       const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
+  const std::string any_activation = "8";
+  const LinearLayer layer = layer_of(tensors, {formats.weight, any_activation, 0}, {outputs, x.size(2), x.size(2)});
+  Results results(epilogue, tensors.coarse, {x.size(0), x.size(1), outputs});
+  const FloatRows rows{x.const_data_ptr(), float_dtype(x, "x"), x.size(0) * x.size(1), x.size(2), x.size(2)};
+  Tensor y = results.y(out, rows.dtype);
+  weight_only_linear(torch_threads(), kernels(), layer.weight, rows, results.outputs);
+  return y;
+}
+
 Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
                  const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
   const Tensor& x = arguments.x;
   require_shape(x, "x", {-1, -1, -1});
+  if (stays_float(formats.activation)) return of_plain_floats(x, tensors, formats, epilogue, outputs, out);
   const LinearLayer layer = layer_of(tensors, formats, {outputs, x.size(2), x.size(2)});
   const ActivationShape rows{x.size(0), x.size(1), x.size(2), 1, layer.vector_elements()};
   const FloatInput input = float_input(arguments, layer.activation_format);

@@ -13,6 +13,7 @@ namespace vsquant {
 #include "core/isa/products_avx2_few.inl"
 #include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
+#include "core/isa/float_products.inl"
 
 namespace {
 
@@ -32,6 +33,8 @@ constexpr Kernels table() {
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
   kernels.depthwise_tile = depthwise::tile;
+  kernels.float_panels = floats::kPanels;
+  kernels.float_tile = floats::tile;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = quantization::table;
   return kernels;

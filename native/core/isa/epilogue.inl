@@ -31,6 +31,7 @@ inline Floats rounded(const std::int32_t* sums, const std::int32_t* correction) 
 inline Floats rounded(const std::int64_t* sums, const std::int32_t*) {
   return __builtin_convertvector(__builtin_convertvector(load<Longs>(sums), Doubles), Floats);
 }
+inline Floats rounded(const float* sums, const std::int32_t*) { return load<Floats>(sums); }
 
 inline Floats at_least(Floats x, float low) { return x < low ? splat(low) : x; }
 inline Floats at_most(Floats x, float high) { return x > high ? splat(high) : x; }
@@ -102,6 +103,6 @@ void fit_codes(const std::uint8_t* codes, const std::int16_t* scales, std::int64
 }  // namespace epilogue
 
 constexpr EpilogueKernels epilogue_kernels{epilogue::settle<std::int32_t>, epilogue::settle<std::int64_t>,
-                                           epilogue::fit_codes};
+                                           epilogue::settle<float>, epilogue::fit_codes};
 
 }  // namespace

@@ -9,6 +9,7 @@ namespace vsquant {
 #include "core/isa/products_neon_dotprod.inl"
 #include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
+#include "core/isa/float_products.inl"
 
 namespace {
 
@@ -30,6 +31,8 @@ constexpr Kernels table() {
   kernels.few_tile = few_tile;
   kernels.reads_bytes_in_place = true;
   kernels.depthwise_tile = depthwise::tile;
+  kernels.float_panels = floats::kPanels;
+  kernels.float_tile = floats::tile;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = quantization::table;
   return kernels;

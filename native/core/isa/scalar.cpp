@@ -6,6 +6,7 @@ namespace vsquant {
 #include "core/isa/products_scalar.inl"
 #include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
+#include "core/isa/float_products.inl"
 
 namespace {
 
@@ -25,6 +26,8 @@ Kernels table() {
   kernels.vector_form = vector_form;
   kernels.reads_bytes_in_place = true;
   kernels.depthwise_tile = depthwise::tile;
+  kernels.float_panels = floats::kPanels;
+  kernels.float_tile = floats::tile;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;
   return kernels;

@@ -94,8 +94,8 @@ def _native_problem(
         return "the right operand must be signed or have fewer than 8 bits"
     if depthwise and activation is not None and activation.has_vectors:
         return "depthwise convolutions have no activation vectors"
-    if activation is None:
-        return "the native library has no weight-only layers"
+    if activation is None and operation.startswith("conv2d"):
+        return "the native library has no weight-only convolutions"
     return None
 
 
