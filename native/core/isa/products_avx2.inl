@@ -11,7 +11,7 @@ constexpr int kVectorRows = 12, kFewRows = 16, kMostRows = 16, kPanels = 4;
 constexpr int kBias = 64;             // of 7-bit weights that become unsigned: 2 * (64 + 64) * 127 < 2^15
 constexpr int kNibbleBias = 8;
 constexpr int kLaneLimit = 1 << 15;   // a 16-bit lane holds less than this
-constexpr int kChunkBlocks = 32;      // blocks whose rows are arranged at a time: 512 bytes of each
+constexpr int kChunkBlocks = 64;      // most blocks whose rows are arranged at a time: 1 KiB of each
 constexpr int kChunkCodes = kChunkBlocks * kBlockElements;
 // How far ahead of the weights it reads a tile of one to four rows fetches them.
 constexpr int kPrefetchBytes = 4096;

@@ -99,10 +99,15 @@ Kernel kernel_of(const Course& course, int rows, bool fetch) {
 std::int64_t next_blocks(const RowTile& tile, const VectorOptions& options, const Course& course, std::int64_t at) {
   const std::int64_t total = tile.positions * tile.blocks_per_position, unit = options.blocks_per_vector;
   if (unit > kChunkBlocks) return smaller(kChunkBlocks, unit - at % unit);
-  std::int64_t vectors = kChunkBlocks / unit;
-  if (course.settling != Settling::wide) vectors = smaller(vectors, options.drain);
-  if (course.paired) vectors -= vectors % 2;
-  return smaller(vectors * unit, total - at);
+  const std::int64_t even = course.paired ? 2 : 1, left = (total - at) / unit;
+  std::int64_t most = kChunkBlocks / unit;
+  if (course.settling != Settling::wide) most = smaller(most, options.drain);
+  most -= most % even;
+  // Chunks of equal length: 72 blocks are 36 + 36, not 64 + 8.
+  const std::int64_t chunks = (left + most - 1) / most;
+  if (chunks == 0) return 0;
+  const std::int64_t vectors = (left + chunks - 1) / chunks;
+  return smaller(vectors + vectors % even, left) * unit;
 }
 
 void advance(const RowTile& tile, Chunk& chunk) {
