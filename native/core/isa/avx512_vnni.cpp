@@ -7,6 +7,9 @@
 namespace vsquant {
 
 #include "core/isa/products_avx512_vnni.inl"
+#include "core/isa/products_avx512_vnni_folded.inl"
+#include "core/isa/products_avx512_vnni_vectors.inl"
+#include "core/isa/products_avx512_vnni_few.inl"
 #include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
 #include "core/isa/float_products.inl"
