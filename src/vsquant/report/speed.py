@@ -25,8 +25,7 @@ def seconds_text(seconds: float) -> str:
 
 def render_speed(speed: CaseSpeed) -> RenderableType:
     """One case: contenders by time, ours in bold, then why some have none and how far its goals were reached."""
-    title = f"{speed.title} (ms)"
-    grid = Grid(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Grid(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("", no_wrap=True, max_width=30)
     for threads in speed.threads:
         grid.add_column(_threads_text(threads), justify="right", no_wrap=True)
@@ -39,7 +38,7 @@ def render_speed(speed: CaseSpeed) -> RenderableType:
     lines = [Text(f"{row.name}: {row.reason}", style="red" if row.checked == "red" else "dim")
              for row in speed.rows if row.reason]  # fmt: skip
     goals = [Text(goal_text(goal), style="green" if goal.met else "yellow") for goal in speed.goals]
-    return Group(grid, *lines, *goals, "")
+    return Group(Text(f"{speed.title} (ms)", style="bold"), grid, *lines, *goals, "")
 
 
 def goal_text(goal: Goal) -> str:
