@@ -49,21 +49,29 @@ PackedWeight dense_weight(const Multiplication& m, const ConvShape& shape, StemM
   return result;
 }
 
-template <int Channels, int Bytes>
-void widen(const std::uint8_t* from, std::int64_t step, std::int64_t pixels, std::uint8_t* to) {
-  for (std::int64_t x = 0; x < pixels; ++x) std::memcpy(to + x * Bytes, from + x * step, Channels);
+// Pixels of a line, each in a word of 4 or 8 bytes whose codes are exclusive-or `zero`. Words are put together in
+// registers: bytes stored one by one and read as a word would wait for each other.
+template <int Channels, class Word>
+void widen(const std::uint8_t* from, std::int64_t step, std::int64_t pixels, std::uint8_t zero, std::uint8_t* to) {
+  const Word sign = static_cast<Word>(~Word{0} / 255 * zero);
+  for (std::int64_t x = 0; x < pixels; ++x) {
+    Word pixel = sign;
+    for (int c = 0; c < Channels; ++c) pixel ^= static_cast<Word>(from[x * step + c]) << 8 * c;
+    std::memcpy(to + x * sizeof pixel, &pixel, sizeof pixel);
+  }
 }
 
-void widen(std::int64_t channels, const std::uint8_t* from, std::int64_t step, std::int64_t pixels, std::uint8_t* to) {
+void widen(std::int64_t channels, const std::uint8_t* from, std::int64_t step, std::int64_t pixels, std::uint8_t zero,
+           std::uint8_t* to) {
   switch (channels) {
-    case 1: return widen<1, 4>(from, step, pixels, to);
-    case 2: return widen<2, 4>(from, step, pixels, to);
-    case 3: return widen<3, 4>(from, step, pixels, to);
-    case 4: return widen<4, 4>(from, step, pixels, to);
-    case 5: return widen<5, 8>(from, step, pixels, to);
-    case 6: return widen<6, 8>(from, step, pixels, to);
-    case 7: return widen<7, 8>(from, step, pixels, to);
-    case 8: return widen<8, 8>(from, step, pixels, to);
+    case 1: return widen<1, std::uint32_t>(from, step, pixels, zero, to);
+    case 2: return widen<2, std::uint32_t>(from, step, pixels, zero, to);
+    case 3: return widen<3, std::uint32_t>(from, step, pixels, zero, to);
+    case 4: return widen<4, std::uint32_t>(from, step, pixels, zero, to);
+    case 5: return widen<5, std::uint64_t>(from, step, pixels, zero, to);
+    case 6: return widen<6, std::uint64_t>(from, step, pixels, zero, to);
+    case 7: return widen<7, std::uint64_t>(from, step, pixels, zero, to);
+    case 8: return widen<8, std::uint64_t>(from, step, pixels, zero, to);
   }
 }
 
@@ -83,19 +91,24 @@ class Strips final : public RowSource {
     for_each_chunk(pool, shape.samples * shape.height, [&](std::int64_t y) {
       const std::int64_t sample = y / shape.height, row = y % shape.height + walk_.padding[0];
       std::uint8_t* line = strips + sample * sample_ + row * row_ + walk_.padding[2] * pixel_;
-      widen(shape.channels, image.codes + y * image.row_bytes, image.pixel_bytes, shape.width, line);
-      for (std::int64_t i = 0; zero != 0 && i < shape.width * pixel_; ++i) line[i] ^= zero;
+      widen(shape.channels, image.codes + y * image.row_bytes, image.pixel_bytes, shape.width, zero, line);
     });
     strips_ = strips;
   }
 
   void point(std::int64_t first_row, int rows, const std::uint8_t** codes, const std::int32_t**,
              const std::int16_t**) const override {
+    std::int64_t sample = first_row / out_pixels_, x = first_row % out_width_;
+    std::int64_t y = first_row % out_pixels_ / out_width_;
     for (int row = 0; row < rows; ++row) {
-      const std::int64_t n = first_row + row, y = n % out_pixels_ / out_width_, x = n % out_width_;
       const std::uint8_t* corner =
-          strips_ + n / out_pixels_ * sample_ + y * walk_.stride[0] * row_ + x * walk_.stride[1] * pixel_;
+          strips_ + sample * sample_ + y * walk_.stride[0] * row_ + x * walk_.stride[1] * pixel_;
       for (std::int64_t r = 0; r < walk_.kernel[0]; ++r) codes[r * rows + row] = corner + r * walk_.dilation[0] * row_;
+      if (++x < out_width_) continue;
+      x = 0;
+      if (++y < out_pixels_ / out_width_) continue;
+      y = 0;
+      ++sample;
     }
   }
 
