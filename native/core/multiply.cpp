@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kRowsPerChunk = 384;     // enough that unpacking a panel costs a few percent of using it
 constexpr std::int64_t kFewestRowsPerChunk = 48;
 constexpr std::int64_t kChunksPerThread = 4;
-constexpr std::int64_t kMostFoldedFewRows = 64;  // from here on unpacking costs less than folding for every tile anew
+constexpr std::int64_t kMostFoldedFewRows = 24;  // from here on unpacking costs less than folding for every tile anew
 
 // The chunks of one multiplication: panel groups, the inner index, by blocks of rows.
 struct Grid {
