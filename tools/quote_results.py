@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-QUOTE = re.compile(r"(<!-- quote: (?P<name>[\w.-]+) -->\n).*?(<!-- end quote -->)", re.DOTALL)
+QUOTE = re.compile(r"(<!-- quote: (?P<name>[\w./-]+) -->\n).*?(<!-- end quote -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
