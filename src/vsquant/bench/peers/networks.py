@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,9 @@ class NetworkContender(Contender):
             error=LARGEST_ERROR,
         )
 
+    @abstractmethod
     def build(self, case: ModelCase, float_: Network) -> tuple[Callable[[int], Call], Callable[[], Tensor]]:
         """What starts the timed call, and what gives one result."""
-        raise NotImplementedError
 
 
 class TorchNetwork(NetworkContender):
