@@ -107,6 +107,8 @@ def make_tiny(name: str, *, data: Path | None, model: str | None) -> TinyTask:
 
 
 if __name__ == "__main__":
+    # Ignored in whatever a shell started in the background, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     registry.TASKS = {**registry.TASKS, "tiny": make_tiny}
     sys.argv[0] = "vsquant"
     cli.main()
