@@ -11,6 +11,7 @@ from torch import nn
 from vsquant import LayerSpec, kernels
 from vsquant.nn import (
     ConvGeometry,
+    LayerParts,
     QuantConv1d,
     QuantConv2d,
     QuantEmbedding,
@@ -38,20 +39,23 @@ class Quantize(Protocol):
 
 def _quantize(layer, text, *, mode="requantize", limit=None, tf_same=False):
     spec = LayerSpec.parse(text)
-    parts = {
-        "name": "block.layer",
-        "spec": spec,
-        "scale_mode": mode,
-        "weight": quantize_weight(layer.weight, spec.weight, name="block.layer", scale_mode=mode),
-        "weight_shape": layer.weight.shape,
-    }
-    if isinstance(layer, nn.Embedding):
-        return QuantEmbedding(**parts, padding_idx=layer.padding_idx, dtype=layer.weight.dtype)
-    parts |= {"bias": layer.bias, "activation_range": None if limit is None else torch.tensor([limit])}
+    embedding = isinstance(layer, nn.Embedding)
+    parts = LayerParts(
+        name="block.layer",
+        spec=spec,
+        scale_mode=mode,
+        weight=quantize_weight(layer.weight, spec.weight, name="block.layer", scale_mode=mode),
+        weight_shape=layer.weight.shape,
+        bias=None if embedding else layer.bias,
+        activation_range=None if limit is None else torch.tensor([limit]),
+        dtype=layer.weight.dtype if embedding else torch.float32,
+    )
+    if embedding:
+        return QuantEmbedding(parts, padding_idx=layer.padding_idx)
     if isinstance(layer, nn.Linear):
-        return QuantLinear(**parts)
+        return QuantLinear(parts)
     conv = QuantConv2d if isinstance(layer, nn.Conv2d) else QuantConv1d
-    return conv(**parts, geometry=ConvGeometry.of(layer, tf_same=tf_same))
+    return conv(parts, geometry=ConvGeometry.of(layer, tf_same=tf_same))
 
 
 @pytest.fixture

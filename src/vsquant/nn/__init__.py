@@ -9,6 +9,7 @@ from vsquant.nn.integer_matmul import IntegerMatmul
 from vsquant.nn.layer import QuantLayer, needs_range
 from vsquant.nn.linear import QuantEmbedding, QuantLinear
 from vsquant.nn.matmul import QuantMatmul
+from vsquant.nn.parts import LayerParts
 from vsquant.nn.weights import QuantizedWeight, quantize_weight
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "IntegerLayer",
     "IntegerLinear",
     "IntegerMatmul",
+    "LayerParts",
     "QuantConv1d",
     "QuantConv2d",
     "QuantEmbedding",

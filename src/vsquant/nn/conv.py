@@ -6,49 +6,26 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsquant.errors import ShapeError, SpecError
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.layer import QuantLayer
+from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_conv, straight_through
-from vsquant.nn.weights import QuantizedWeight
-from vsquant.spec.layer import LayerSpec, ScaleMode
 
 
 class _QuantConv(QuantLayer):
     """Convolutions of any number of spatial dimensions."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        bias: Tensor | None,
-        activation_range: Tensor | None,
-        geometry: ConvGeometry,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        if spec.gamma == "token":
-            raise SpecError(f"layer {name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
-        super().__init__(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=weight_shape,
-            activation_range=activation_range,
-            dtype=dtype,
-        )
+    def __init__(self, parts: LayerParts, *, geometry: ConvGeometry) -> None:
+        require_no_tokens(parts)
+        super().__init__(parts)
         self.geometry = geometry
-        self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
+        self.out_channels, self.in_channels = parts.weight_shape[0], parts.weight_shape[1] * geometry.groups
         # What models ask of a convolution of theirs; some pad by it in their own forward.
         self.kernel_size, self.stride = geometry.kernel, geometry.stride
         self.dilation, self.groups, self.padding_mode = geometry.dilation, geometry.groups, geometry.padding_mode
-        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (N, C, *spatial) to (N, K, *spatial'); a missing sample dimension is allowed, as in PyTorch."""
@@ -91,3 +68,13 @@ class QuantConv1d(_QuantConv):
 
 class QuantConv2d(_QuantConv):
     """A convolution over (N, C, H, W)."""
+
+
+def require_no_tokens(parts: LayerParts) -> None:
+    """Refuse per-token scales for a convolution.
+
+    Raises:
+        SpecError: naming the layer.
+    """
+    if parts.spec.gamma == "token":
+        raise SpecError(f"layer {parts.name!r}: a convolution has no tokens; use -tensor or -static, not {parts.spec}")

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from vsquant import kernels
-from vsquant.errors import ShapeError, SpecError
-from vsquant.nn.conv import QuantConv1d, QuantConv2d
+from vsquant.errors import ShapeError
+from vsquant.nn.conv import QuantConv1d, QuantConv2d, require_no_tokens
 from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
-from vsquant.nn.weights import QuantizedWeight
+from vsquant.nn.parts import LayerParts
 from vsquant.spec.formats import IntegerFormat
-from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.spec.layer import ScaleMode
 
 
 class IntegerConv2d(IntegerLayer):
@@ -24,34 +24,11 @@ class IntegerConv2d(IntegerLayer):
 
     operations = ("conv2d", "conv2d_codes", "conv2d_requantize")
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        bias: Tensor | None,
-        activation_range: Tensor | None,
-        geometry: ConvGeometry,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        if spec.gamma == "token":
-            raise SpecError(f"layer {name!r}: a convolution has no tokens; use -tensor or -static, not {spec}")
-        super().__init__(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=weight_shape,
-            bias=bias,
-            activation_range=activation_range,
-            dtype=dtype,
-            groups=geometry.groups,
-        )
+    def __init__(self, parts: LayerParts, *, geometry: ConvGeometry) -> None:
+        require_no_tokens(parts)
+        super().__init__(parts, groups=geometry.groups)
         self.geometry = geometry
-        self.out_channels, self.in_channels = weight_shape[0], weight_shape[1] * geometry.groups
+        self.out_channels, self.in_channels = parts.weight_shape[0], parts.weight_shape[1] * geometry.groups
         # What models ask of a convolution of theirs; some pad by it in their own forward.
         self.kernel_size, self.stride = geometry.kernel, geometry.stride
         self.dilation, self.groups, self.padding_mode = geometry.dilation, geometry.groups, geometry.padding_mode
@@ -59,17 +36,7 @@ class IntegerConv2d(IntegerLayer):
     @classmethod
     def of(cls, layer: QuantConv1d | QuantConv2d) -> IntegerConv2d:
         """The integer twin of a simulated layer."""
-        return cls(
-            name=layer.name,
-            spec=layer.spec,
-            scale_mode=layer.scale_mode,
-            weight=layer.quantized_weight,
-            weight_shape=layer.weight_shape,
-            bias=layer.bias,
-            activation_range=layer.activation_range,
-            geometry=layer.geometry,
-            dtype=layer.output_dtype,
-        )
+        return cls(layer.parts, geometry=layer.geometry)
 
     @property
     def spatial(self) -> int:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
 from vsquant.nn.layer import Float32Module, needs_range, share_of
+from vsquant.nn.parts import LayerParts
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, IntegerFormat
-from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.spec.layer import ScaleMode
 
 
 class IntegerActivation(NamedTuple):
@@ -89,36 +90,26 @@ class IntegerLayer(Float32Module):
     activation_range: Tensor | None
     bias: nn.Parameter | None
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        bias: Tensor | None,
-        activation_range: Tensor | None,
-        dtype: torch.dtype,
-        groups: int = 1,
-    ) -> None:
+    def __init__(self, parts: LayerParts, *, groups: int = 1) -> None:
         super().__init__()
-        self.name = name
-        self.spec = spec
-        self.scale_mode: ScaleMode = scale_mode
-        self.weight_shape = weight_shape
-        self.output_dtype = dtype
-        packed = _packed(weight, spec, weight_shape, groups, name)
+        self.name = parts.name
+        self.spec = parts.spec
+        self.scale_mode: ScaleMode = parts.scale_mode
+        self.weight_shape = parts.weight_shape
+        self.output_dtype = parts.dtype
+        packed = _packed(parts, groups)
         self.weight_format, self.weight_groups = packed.format, groups
         self.register_buffer("packed_codes", packed.codes)
         self.register_buffer("packed_vector_scale", packed.scale)
         self.register_buffer("packed_sums", packed.sums)
         self.register_buffer("packed_coarse_scale", packed.coarse)
-        self.register_buffer("activation_range", activation_range)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32).clone(), requires_grad=False)
-        self._prepared = tuple(kernels.prepare(packed, spec, operation) for operation in self.operations)
-        if needs_range(spec) and activation_range is None and self.operations:
-            raise CalibrationError(f"layer {name!r} has a static activation scale ({spec}), so it must have a range")
+        self.register_buffer("activation_range", parts.activation_range)
+        self.bias = parts.float32_bias()
+        self._prepared = tuple(kernels.prepare(packed, self.spec, operation) for operation in self.operations)
+        if needs_range(self.spec) and parts.activation_range is None and self.operations:
+            raise CalibrationError(
+                f"layer {self.name!r} has a static activation scale ({self.spec}), so it must have a range"
+            )
 
     @abstractmethod
     def forward(self, x: Any) -> Any:
@@ -255,14 +246,13 @@ class IntegerLayer(Float32Module):
             raise ShapeError(f"input of layer {self.name!r} must have {expected} channels, not {given}")
 
 
-def _packed(
-    weight: QuantizedWeight, spec: LayerSpec, shape: torch.Size, groups: int, name: str
-) -> kernels.PackedWeight:
-    if isinstance(spec.weight, FloatFormat) or weight.codes is None:
+def _packed(parts: LayerParts, groups: int) -> kernels.PackedWeight:
+    fmt, weight = parts.spec.weight, parts.weight
+    if isinstance(fmt, FloatFormat) or weight.codes is None:
         raise SpecError(
-            f"layer {name!r} must have an integer format to run on integers, not the comparison format {spec}, which "
-            "is simulated only"
+            f"layer {parts.name!r} must have an integer format to run on integers, not the comparison format "
+            f"{parts.spec}, which is simulated only"
         )
     return kernels.pack_weight(
-        weight.codes, weight.vector_scale, weight.coarse_scale, spec.weight, tuple(shape), groups=groups
+        weight.codes, weight.vector_scale, weight.coarse_scale, fmt, tuple(parts.weight_shape), groups=groups
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from vsquant import kernels
 from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
 from vsquant.nn.linear import QuantEmbedding, QuantLinear, samples_rows
+from vsquant.nn.parts import LayerParts
 from vsquant.spec.layer import ScaleMode
 
 
@@ -21,16 +22,7 @@ class IntegerLinear(IntegerLayer):
     @classmethod
     def of(cls, layer: QuantLinear) -> IntegerLinear:
         """The integer twin of a simulated layer."""
-        return cls(
-            name=layer.name,
-            spec=layer.spec,
-            scale_mode=layer.scale_mode,
-            weight=layer.quantized_weight,
-            weight_shape=layer.weight_shape,
-            bias=layer.bias,
-            activation_range=layer.activation_range,
-            dtype=layer.output_dtype,
-        )
+        return cls(layer.parts)
 
     @property
     def out_features(self) -> int:
@@ -89,20 +81,11 @@ class IntegerEmbedding(IntegerLayer):
     @classmethod
     def of(cls, layer: QuantEmbedding) -> IntegerEmbedding:
         """The packed twin of a simulated embedding."""
-        embedding = cls(
-            name=layer.name,
-            spec=layer.spec,
-            scale_mode=layer.scale_mode,
-            weight=layer.quantized_weight,
-            weight_shape=layer.weight_shape,
-            bias=None,
-            activation_range=None,
-            dtype=layer.output_dtype,
-        )
-        embedding.padding_idx = layer.padding_idx
-        return embedding
+        return cls(layer.parts, padding_idx=layer.padding_idx)
 
-    padding_idx: int | None = None
+    def __init__(self, parts: LayerParts, *, padding_idx: int | None) -> None:
+        super().__init__(parts)
+        self.padding_idx = padding_idx
 
     def input_codes(self, x: Tensor) -> Tensor:
         """Indices are not quantized."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError
+from vsquant.nn.parts import LayerParts
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import IntegerFormat, TensorFormat
@@ -49,29 +50,22 @@ class QuantLayer(Float32Module):
     weight_values: Tensor | None
     activation_range: Tensor | None
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        activation_range: Tensor | None,
-        dtype: torch.dtype,
-    ) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, parts: LayerParts) -> None:
         super().__init__()
-        self.name = name
-        self.output_dtype = dtype
-        self.spec = spec
-        self.scale_mode: ScaleMode = scale_mode
-        self.weight_shape = weight_shape
-        self.register_buffer("weight_codes", weight.codes)
-        self.register_buffer("weight_vector_scale", weight.vector_scale)
-        self.register_buffer("weight_coarse_scale", weight.coarse_scale)
-        self.register_buffer("weight_values", weight.values)
-        self.register_buffer("activation_range", activation_range)
-        self.register_buffer("weight", weight.dequantize(weight_shape), persistent=False)
+        self.name = parts.name
+        self.output_dtype = parts.dtype
+        self.spec = parts.spec
+        self.scale_mode: ScaleMode = parts.scale_mode
+        self.weight_shape = parts.weight_shape
+        self.register_buffer("weight_codes", parts.weight.codes)
+        self.register_buffer("weight_vector_scale", parts.weight.vector_scale)
+        self.register_buffer("weight_coarse_scale", parts.weight.coarse_scale)
+        self.register_buffer("weight_values", parts.weight.values)
+        self.register_buffer("activation_range", parts.activation_range)
+        self.bias = parts.float32_bias()
+        self.register_buffer("weight", parts.weight.dequantize(parts.weight_shape), persistent=False)
         self.register_load_state_dict_post_hook(_refresh_weight)  # type: ignore[no-untyped-call]  # torch's own
         _require_range(self)
 
@@ -84,6 +78,20 @@ class QuantLayer(Float32Module):
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
         super()._apply(fn, recurse)
         return self
+
+    @property
+    def parts(self) -> LayerParts:
+        """What the layer is made of, for another layer in its place."""
+        return LayerParts(
+            name=self.name,
+            spec=self.spec,
+            scale_mode=self.scale_mode,
+            weight=self.quantized_weight,
+            weight_shape=self.weight_shape,
+            bias=self.bias,
+            activation_range=self.activation_range,
+            dtype=self.output_dtype,
+        )
 
     @property
     def quantized_weight(self) -> QuantizedWeight:

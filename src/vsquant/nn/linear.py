@@ -6,40 +6,19 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsquant.nn.layer import QuantLayer
+from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_linear, straight_through
-from vsquant.nn.weights import QuantizedWeight
-from vsquant.spec.layer import LayerSpec, ScaleMode
 
 
 class QuantLinear(QuantLayer):
     """A linear layer: inputs (..., C), vectors along C; dim 0 is the samples wherever there is more than one dim."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        bias: Tensor | None,
-        activation_range: Tensor | None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=weight_shape,
-            activation_range=activation_range,
-            dtype=dtype,
-        )
-        self.out_features, self.in_features = weight_shape
-        self.bias = None if bias is None else nn.Parameter(bias.detach().to(torch.float32), requires_grad=False)
+    def __init__(self, parts: LayerParts) -> None:
+        super().__init__(parts)
+        self.out_features, self.in_features = parts.weight_shape
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., C) to (..., K)."""
@@ -59,27 +38,9 @@ class QuantLinear(QuantLayer):
 class QuantEmbedding(QuantLayer):
     """An embedding table: vectors along embedding_dim, gamma per row; indices are not quantized."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        spec: LayerSpec,
-        scale_mode: ScaleMode,
-        weight: QuantizedWeight,
-        weight_shape: torch.Size,
-        padding_idx: int | None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=weight_shape,
-            activation_range=None,
-            dtype=dtype,
-        )
-        self.num_embeddings, self.embedding_dim = weight_shape
+    def __init__(self, parts: LayerParts, *, padding_idx: int | None) -> None:
+        super().__init__(parts)
+        self.num_embeddings, self.embedding_dim = parts.weight_shape
         self.padding_idx = padding_idx
 
     def forward(self, x: Tensor) -> Tensor:

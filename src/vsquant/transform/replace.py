@@ -8,6 +8,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from vsquant.nn import (
+    LayerParts,
     QuantConv1d,
     QuantConv2d,
     QuantEmbedding,
@@ -68,41 +69,23 @@ def make_layer(
     activation_range: Tensor | None,
 ) -> QuantLayer:
     """The quantized layer in the place of the float layer ``module``."""
-    shape, dtype = float_weight(module).shape, float_weight(module).dtype
-    if isinstance(module, nn.Embedding):
-        return QuantEmbedding(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=shape,
-            padding_idx=module.padding_idx,
-            dtype=dtype,
-        )
-    bias = float_bias(module)
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        conv = QuantConv2d if isinstance(module, nn.Conv2d) else QuantConv1d
-        return conv(
-            name=name,
-            spec=spec,
-            scale_mode=scale_mode,
-            weight=weight,
-            weight_shape=shape,
-            bias=bias,
-            activation_range=activation_range,
-            geometry=geometry_of(module),
-            dtype=dtype,
-        )
-    return QuantLinear(
+    parts = LayerParts(
         name=name,
         spec=spec,
         scale_mode=scale_mode,
         weight=weight,
-        weight_shape=shape,
-        bias=bias,
+        weight_shape=float_weight(module).shape,
+        bias=float_bias(module),
         activation_range=activation_range,
-        dtype=dtype,
+        dtype=float_weight(module).dtype,
     )
+    if isinstance(module, nn.Embedding):
+        return QuantEmbedding(parts, padding_idx=module.padding_idx)
+    if isinstance(module, nn.Conv2d):
+        return QuantConv2d(parts, geometry=geometry_of(module))
+    if isinstance(module, nn.Conv1d):
+        return QuantConv1d(parts, geometry=geometry_of(module))
+    return QuantLinear(parts)
 
 
 def set_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
