@@ -10,8 +10,27 @@ namespace {
 // A thread's buffers for the right operand; the left one uses those of every layer.
 struct RightMemory {
   ActivationMemory activations;
-  Scratch codes, panels, scales, sums, coarse;
+  Scratch codes, panels, scales, sums, coarse, left;
 };
+
+// A code up to 255 is no signed byte, but the sum of three: q = h + h + (q - 2h) with h = q / 2. A right operand of
+// such codes is laid out vector by vector as all h, all h again and all rests, against the left vector three times.
+constexpr int kParts = 3;
+int parts_of(const Format& right) { return right.qmax() > 127 ? kParts : 1; }
+
+void copy_left_parts(const std::uint8_t* codes, std::int64_t vectors, std::int64_t size, std::uint8_t* out) {
+  for (std::int64_t i = 0; i < vectors * kParts; ++i) std::memcpy(out + i * size, codes + i / kParts * size, size);
+}
+
+void split_right_parts(const std::uint8_t* codes, std::int64_t vectors, std::int64_t size, std::uint8_t* out) {
+  for (std::int64_t v = 0; v < vectors; ++v, codes += size, out += kParts * size) {
+    for (std::int64_t i = 0; i < size; ++i) {
+      const auto half = static_cast<std::uint8_t>(codes[i] / 2);
+      out[i] = out[size + i] = half;
+      out[2 * size + i] = static_cast<std::uint8_t>(codes[i] - 2 * half);
+    }
+  }
+}
 
 RightMemory& right_memory() {
   static thread_local RightMemory memory;
@@ -32,9 +51,9 @@ Fault quantize_group(const ThreadPool& pool, const Kernels& kernels, const Matmu
                               out);
 }
 
-// A signed format with the largest code of an unsigned one.
+// A signed format with the largest code of an unsigned one, or of the parts of one.
 Format as_weight(Format format) {
-  if (!format.is_signed) ++format.bits;
+  if (!format.is_signed && format.bits < 8) ++format.bits;
   format.is_signed = true;
   return format;
 }
@@ -48,7 +67,7 @@ LinearLayer layer_for(const Matmul& matmul) {
   layer.weight.code_layout = CodeLayout::bytes;
   layer.weight.scale_layout = ScaleLayout::none;
   layer.weight.scale_offset = 0;
-  layer.weight.blocks_per_vector = matmul.vector_elements / kBlockElements;
+  layer.weight.blocks_per_vector = parts_of(matmul.right.format) * matmul.vector_elements / kBlockElements;
   layer.weight.channels = matmul.right.rows;
   layer.weight.blocks = (matmul.length + matmul.vector_elements - 1) / matmul.vector_elements *
                         layer.weight.blocks_per_vector;
@@ -105,6 +124,19 @@ void pack_right(const Kernels& kernels, const Activations& right, RightMemory& m
   weight.sums = sums;
 }
 
+// Both operands in parts, vectors `parts` times as long; the left one's sums are taken anew where it has them.
+void split_both(const ThreadPool& pool, const Kernels& kernels, const Matmul& matmul, const ActivationShape& shape,
+                RightMemory& memory, Activations* left, Activations* right) {
+  const std::int64_t size = matmul.vector_elements, vectors = shape.vectors();
+  auto* split = memory.codes.get<std::uint8_t>(matmul.right.rows * shape.padded());
+  split_right_parts(right->codes, matmul.right.rows * vectors, size, split);
+  right->codes = split;
+  auto* copied = memory.left.get<std::uint8_t>(shape.all_rows() * shape.padded());
+  copy_left_parts(left->codes, shape.all_rows() * vectors, size, copied);
+  adopt_activations(pool, kernels, matmul.left.format, shape, copied, shape.padded(), left->starts != nullptr,
+                    activation_memory(), left);
+}
+
 class Rows final : public RowSource {
  public:
   Rows(const Activations& activations, std::int64_t padded, std::int64_t vectors)
@@ -134,8 +166,10 @@ Fault run_group(const ThreadPool& pool, const Kernels& kernels, const Matmul& ma
   if (fault != Fault::none) return fault;
   fault = quantize_group(pool, kernels, matmul, matmul.right, group, false, memory.activations, &right);
   if (fault != Fault::none) return fault;
+  const int parts = parts_of(matmul.right.format);
+  const ActivationShape rows{1, matmul.left.rows, m.weight.blocks * kBlockElements, 1, parts * matmul.vector_elements};
+  if (parts > 1) split_both(pool, kernels, matmul, rows, memory, &left, &right);
   pack_right(kernels, right, memory, &m);
-  const ActivationShape rows{1, matmul.left.rows, matmul.length, 1, matmul.vector_elements};
   fit_activations(pool, m, rows, activation_memory(), &left);
   auto* coarse = memory.coarse.get<float>(matmul.right.rows);
   for (std::int64_t row = 0; row < matmul.right.rows; ++row) coarse[row] = right.coarse[row / right.rows_per_coarse];

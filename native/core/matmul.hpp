@@ -9,7 +9,7 @@ namespace vsquant {
 struct MatmulOperand {
   const void* data;  // (groups, rows, length)
   DType dtype;
-  Format format;     // signed, or of fewer than 8 bits, on the right
+  Format format;
   Ranges ranges;
   std::int64_t rows;
 };

@@ -195,6 +195,15 @@ Tensor conv2d_codes_out(const Tensor& codes, const Tensor& vector_scale, const T
                   {kernel, stride, padding, dilation, groups}, out);
 }
 
+Quantized to_codes(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
+                   const EpilogueArguments& epilogue, std::int64_t outputs, const WalkArguments& walk,
+                   const RequantizeArguments& target, const Quantized* out) {
+  const CodeLayer layer(arguments, tensors, formats, outputs, walk);
+  Results results(epilogue, tensors.coarse, result_shape(layer.shape));
+  return requantized(target, results, layer.layer->is_depthwise ? 1 : walk.groups,
+                     [&](const Outputs& to) { return layer.run(to); }, out);
+}
+
 Quantized conv2d_requantize_op(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
                                const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
                                const Tensor& weight_coarse, const std::optional<Tensor>& bias,
@@ -204,13 +213,27 @@ Quantized conv2d_requantize_op(const Tensor& codes, const Tensor& vector_scale, 
                                const Integers& stride, const Integers& padding, const Integers& dilation,
                                std::int64_t groups, const Tensor& output_range, const std::string& output_format,
                                const std::string& scale_mode, bool keep_float) {
-  const CodeLayer layer({contiguous(codes), vector_scale, coarse_scale},
-                        {weight_codes, weight_scale, weight_sums, weight_coarse},
-                        {weight_format, activation_format, product_bits}, out_features,
-                        {kernel, stride, padding, dilation, groups});
-  Results results({bias, residual, function}, weight_coarse, result_shape(layer.shape));
-  return requantized({output_range, output_format, scale_mode, keep_float}, results, layer.layer->is_depthwise ? 1 : groups,
-                     [&](const Outputs& outputs) { return layer.run(outputs); });
+  return to_codes({contiguous(codes), vector_scale, coarse_scale},
+                  {weight_codes, weight_scale, weight_sums, weight_coarse},
+                  {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+                  {kernel, stride, padding, dilation, groups},
+                  {output_range, output_format, scale_mode, keep_float}, nullptr);
+}
+
+void conv2d_requantize_out(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
+                           const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
+                           const Tensor& weight_coarse, const std::optional<Tensor>& bias,
+                           const std::optional<Tensor>& residual, std::int64_t out_features,
+                           const std::string& weight_format, const std::string& activation_format,
+                           std::int64_t product_bits, const std::string& function, const Integers& kernel,
+                           const Integers& stride, const Integers& padding, const Integers& dilation,
+                           std::int64_t groups, const Tensor& output_range, const std::string& output_format,
+                           const std::string& scale_mode, bool keep_float, const Tensor& out_codes,
+                           const Tensor& out_vector_scale, const Tensor& out_coarse_scale, const Tensor& out_y) {
+  const Quantized out{out_codes, out_vector_scale, out_coarse_scale, out_y};
+  to_codes({contiguous(codes), vector_scale, coarse_scale}, {weight_codes, weight_scale, weight_sums, weight_coarse},
+           {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+           {kernel, stride, padding, dilation, groups}, {output_range, output_format, scale_mode, keep_float}, &out);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
@@ -219,6 +242,7 @@ STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
   m.impl("conv2d_codes", TORCH_BOX(&conv2d_codes_op));
   m.impl("conv2d_codes.out", TORCH_BOX(&conv2d_codes_out));
   m.impl("conv2d_requantize", TORCH_BOX(&conv2d_requantize_op));
+  m.impl("conv2d_requantize.out", TORCH_BOX(&conv2d_requantize_out));
 }
 
 }  // namespace

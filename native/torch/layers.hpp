@@ -84,6 +84,7 @@ std::int64_t channels_of_codes(const Tensor& codes, const Format&, std::int64_t 
 
 // Memory for a result: `given` once it is checked, or a new tensor.
 Tensor result(const std::optional<Tensor>& given, const Shape&, DType);
+Tensor result(const Tensor* given, const char* name, const Shape&, ScalarType);
 
 struct EpilogueArguments {
   const std::optional<Tensor>& bias;
@@ -96,6 +97,8 @@ struct Results {
   Results(const EpilogueArguments&, const Tensor& weight_coarse, const Shape&);
   // Memory for y, as result() gives it.
   Tensor y(const std::optional<Tensor>& given, DType);
+  // The same for memory that is checked already.
+  void write_to(Tensor* y, DType);
 
   Shape shape;
   Outputs outputs{};
@@ -111,8 +114,10 @@ struct RequantizeArguments {
   const std::string& scale_mode;
   bool keep_float;
 };
-// Codes, vector scales, gamma and floats of a layer that `run` computes into the outputs it is given.
-Quantized requantized(const RequantizeArguments&, Results&, std::int64_t groups, const RunLayer& run);
+// Codes, vector scales, gamma and floats of a layer that `run` computes into the outputs it is given; into `out` where
+// there is such memory.
+Quantized requantized(const RequantizeArguments&, Results&, std::int64_t groups, const RunLayer& run,
+                      const Quantized* out);
 
 // Raises what was wrong with a tensor that was to be quantized.
 void require_none(Fault, const Quantizer&, Share, const FloatTensor&, const Ranges&);

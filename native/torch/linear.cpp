@@ -113,6 +113,14 @@ Tensor linear_codes_out(const Tensor& codes, const Tensor& vector_scale, const T
                   {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features, out);
 }
 
+Quantized to_codes(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
+                   const EpilogueArguments& epilogue, std::int64_t outputs, const RequantizeArguments& target,
+                   const Quantized* out) {
+  const CodeLayer layer(arguments, tensors, formats, outputs);
+  Results results(epilogue, tensors.coarse, {layer.rows.samples, layer.rows.rows, outputs});
+  return requantized(target, results, 1, [&](const Outputs& to) { return layer.run(to); }, out);
+}
+
 Quantized linear_requantize_op(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
                                const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
                                const Tensor& weight_coarse, const std::optional<Tensor>& bias,
@@ -120,12 +128,25 @@ Quantized linear_requantize_op(const Tensor& codes, const Tensor& vector_scale, 
                                const std::string& weight_format, const std::string& activation_format,
                                std::int64_t product_bits, const std::string& function, const Tensor& output_range,
                                const std::string& output_format, const std::string& scale_mode, bool keep_float) {
-  const CodeLayer layer({contiguous(codes), vector_scale, coarse_scale},
-                        {weight_codes, weight_scale, weight_sums, weight_coarse},
-                        {weight_format, activation_format, product_bits}, out_features);
-  Results results({bias, residual, function}, weight_coarse, {layer.rows.samples, layer.rows.rows, out_features});
-  return requantized({output_range, output_format, scale_mode, keep_float}, results, 1,
-                     [&](const Outputs& outputs) { return layer.run(outputs); });
+  return to_codes({contiguous(codes), vector_scale, coarse_scale},
+                  {weight_codes, weight_scale, weight_sums, weight_coarse},
+                  {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+                  {output_range, output_format, scale_mode, keep_float}, nullptr);
+}
+
+void linear_requantize_out(const Tensor& codes, const Tensor& vector_scale, const Tensor& coarse_scale,
+                           const Tensor& weight_codes, const Tensor& weight_scale, const Tensor& weight_sums,
+                           const Tensor& weight_coarse, const std::optional<Tensor>& bias,
+                           const std::optional<Tensor>& residual, std::int64_t out_features,
+                           const std::string& weight_format, const std::string& activation_format,
+                           std::int64_t product_bits, const std::string& function, const Tensor& output_range,
+                           const std::string& output_format, const std::string& scale_mode, bool keep_float,
+                           const Tensor& out_codes, const Tensor& out_vector_scale, const Tensor& out_coarse_scale,
+                           const Tensor& out_y) {
+  const Quantized out{out_codes, out_vector_scale, out_coarse_scale, out_y};
+  to_codes({contiguous(codes), vector_scale, coarse_scale}, {weight_codes, weight_scale, weight_sums, weight_coarse},
+           {weight_format, activation_format, product_bits}, {bias, residual, function}, out_features,
+           {output_range, output_format, scale_mode, keep_float}, &out);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
@@ -134,6 +155,7 @@ STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
   m.impl("linear_codes", TORCH_BOX(&linear_codes_op));
   m.impl("linear_codes.out", TORCH_BOX(&linear_codes_out));
   m.impl("linear_requantize", TORCH_BOX(&linear_requantize_op));
+  m.impl("linear_requantize.out", TORCH_BOX(&linear_requantize_out));
 }
 
 }  // namespace

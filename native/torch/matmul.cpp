@@ -53,8 +53,6 @@ Tensor product(const Tensor& left, const Tensor& right, const std::optional<Tens
                 left.size(2),
                 0};
   require_fit(left, right);
-  if (matmul.right.format.qmax() > 127)
-    fail(Error::backend, "the right operand must be signed or have fewer than 8 bits to run natively");
   matmul.vector_elements = vector_elements(matmul.right.format, matmul.left.format);
   const Shape shape{matmul.groups, matmul.left.rows, matmul.right.rows};
   Tensor y = result(out, shape, matmul.left.dtype);

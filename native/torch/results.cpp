@@ -46,22 +46,30 @@ Results::Results(const EpilogueArguments& arguments, const Tensor& weight_coarse
 }
 
 Tensor result(const std::optional<Tensor>& given, const Shape& shape, DType dtype) {
-  if (!given.has_value()) return empty(shape, scalar_type(dtype));
-  require_dtype(*given, "out", scalar_type(dtype));
-  require_shape(*given, "out", shape);
-  require_contiguous(*given, "out");
+  return result(given.has_value() ? &*given : nullptr, "out", shape, scalar_type(dtype));
+}
+
+Tensor result(const Tensor* given, const char* name, const Shape& shape, ScalarType dtype) {
+  if (given == nullptr) return empty(shape, dtype);
+  require_dtype(*given, name, dtype);
+  require_shape(*given, name, shape);
+  require_contiguous(*given, name);
   return *given;
 }
 
 Tensor Results::y(const std::optional<Tensor>& given, DType dtype) {
   Tensor y = result(given, shape, dtype);
-  outputs.dtype = dtype;
-  outputs.y = y.mutable_data_ptr();
+  write_to(&y, dtype);
   return y;
 }
 
+void Results::write_to(Tensor* y, DType dtype) {
+  outputs.dtype = dtype;
+  outputs.y = y->mutable_data_ptr();
+}
+
 Quantized requantized(const RequantizeArguments& arguments, Results& results, std::int64_t groups,
-                      const RunLayer& run) {
+                      const RunLayer& run, const Quantized* given) {
   const Quantizer quantizer{parse_format(arguments.format), parse_scale_mode(arguments.scale_mode)};
   const Format& format = quantizer.format;
   const Shape& shape = results.shape;
@@ -70,17 +78,24 @@ Quantized requantized(const RequantizeArguments& arguments, Results& results, st
   const std::int64_t size = format.vector_size == 0 ? shape.channels() : format.vector_size;
   const std::int64_t vectors = size == 0 ? 0 : (shape.channels() + size - 1) / size;
   const bool two_level = format.scale == ScaleKind::integer, one_level = !two_level && format.vector_size != 0;
-  Tensor codes = empty(shape.lead_and({vectors, size}), format.qmax() > 127 ? ScalarType::Byte : ScalarType::Char);
-  Tensor scale = format.vector_size == 0 ? none(ScalarType::Short)
-                                         : empty(shape.lead_and({vectors}), two_level ? ScalarType::Short : ScalarType::Float);
-  Tensor coarse = empty({shape.samples(), 1}, ScalarType::Float);
+  Tensor codes = result(given ? &std::get<0>(*given) : nullptr, "out_codes", shape.lead_and({vectors, size}),
+                        format.qmax() > 127 ? ScalarType::Byte : ScalarType::Char);
+  Tensor scale = result(given ? &std::get<1>(*given) : nullptr, "out_vector_scale",
+                        format.vector_size == 0 ? Shape{0} : shape.lead_and({vectors}),
+                        two_level || format.vector_size == 0 ? ScalarType::Short : ScalarType::Float);
+  Tensor coarse = result(given && !one_level ? &std::get<2>(*given) : nullptr, "out_coarse_scale",
+                         Shape{shape.samples(), 1}, ScalarType::Float);
+  if (given) require_shape(std::get<3>(*given), "out_y", arguments.keep_float ? shape : Shape{0});
   CodeRows out{static_cast<std::uint8_t*>(codes.mutable_data_ptr()), vectors * size};
   if (two_level) out.sigma = static_cast<std::int16_t*>(scale.mutable_data_ptr());
   if (one_level) out.steps = static_cast<float*>(scale.mutable_data_ptr());
   auto* gamma = static_cast<float*>(coarse.mutable_data_ptr());
 
   const bool fused = fuses(format, kernels(), shape.channels(), groups);
-  Tensor y = arguments.keep_float || !fused ? results.y(std::nullopt, DType::float32) : none();
+  Tensor y = given && arguments.keep_float ? result(&std::get<3>(*given), "out_y", shape, ScalarType::Float)
+             : arguments.keep_float || !fused ? empty(shape, ScalarType::Float)
+                                              : none();
+  if (arguments.keep_float || !fused) results.write_to(&y, DType::float32);
   const auto floats = [&] { return FloatTensor{y.const_data_ptr(), DType::float32, shape.samples(), shape.rows(), shape.channels()}; };
   Fault fault;
   if (fused) {

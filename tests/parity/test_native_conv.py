@@ -80,6 +80,11 @@ CHAINED = ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor"]
 TARGETS = ["4-s4-v16", "4u-s6-v16", "8u", "8-s4-v32", "4-s4-v8", "6-sfp32-v16"]
 
 
+def poisoned_like(result: Tensor | None) -> Tensor | None:
+    """Memory for such a result that holds anything but it."""
+    return None if result is None else torch.full_like(result, float("nan") if result.is_floating_point() else 113)
+
+
 def normal(*shape: int, unsigned: bool = False) -> Tensor:
     x = torch.randn(*shape) * torch.randn(shape[-1]).exp()
     return x.abs() if unsigned else x
@@ -163,6 +168,21 @@ def test_codes_of_the_next_layer(text: str, walk_name: str, target: str) -> None
             if ours_part is not None and theirs_part is not None:
                 assert ours_part.dtype == theirs_part.dtype
                 assert torch.equal(ours_part, theirs_part)
+        for backend in ("eager", "cpu"):
+            out = (QuantizedTensor(*(poisoned_like(part) for part in theirs)), poisoned_like(their_y))
+            given = kernels.layer_codes(
+                x,
+                weight,
+                spec,
+                aim,
+                walk=walk,
+                keep_float=keep_float,
+                backend=backend,
+                out=out,  # type: ignore[arg-type]
+            )
+            assert given is out
+            for part, theirs_part in zip((*out[0], out[1]), (*theirs, their_y), strict=True):
+                assert theirs_part is None if part is None else torch.equal(part, theirs_part)
 
 
 @pytest.mark.parametrize("walk_name", ALL_WALKS)

@@ -63,6 +63,11 @@ SHAPES = [
 TARGETS = ["4-s4-v16", "4u-s6-v16", "8", "8u", "8-s4-v32", "5-s10-v64", "4-s4-v8", "6-sfp16-v16", "7u"]
 
 
+def poisoned_like(result: Tensor | None) -> Tensor | None:
+    """Memory for such a result that holds anything but it."""
+    return None if result is None else torch.full_like(result, float("nan") if result.is_floating_point() else 113)
+
+
 def normal(*shape: int, unsigned: bool = False) -> Tensor:
     x = torch.randn(*shape) * torch.randn(shape[-1]).exp()
     return x.abs() if unsigned else x
@@ -143,6 +148,20 @@ def test_codes_of_the_next_layer(text: str, target: str, scale_mode: str) -> Non
                 if ours_part is not None and theirs_part is not None:
                     assert ours_part.dtype == theirs_part.dtype
                     assert torch.equal(ours_part, theirs_part)
+            for backend in ("eager", "cpu"):
+                out = (QuantizedTensor(*(poisoned_like(part) for part in theirs)), poisoned_like(their_y))
+                given = kernels.layer_codes(
+                    x,
+                    weight,
+                    spec,
+                    aim,
+                    keep_float=keep_float,
+                    backend=backend,
+                    out=out,  # type: ignore[arg-type]
+                )
+                assert given is out
+                for part, theirs_part in zip((*out[0], out[1]), (*theirs, their_y), strict=True):
+                    assert theirs_part is None if part is None else torch.equal(part, theirs_part)
 
 
 def test_gelu_is_within_the_bound_of_its_erf() -> None:

@@ -26,6 +26,10 @@ FORMATS = [
     ("8", "4-s4-v16", 0),
     ("4u-s4-v48", "8", 0),
     ("2-s2-v16", "3-s10-v16", 4),
+    ("8", "8u", 0),
+    ("8u", "8u", 0),
+    ("6u-s8-v16", "8u-s10-v16", 0),
+    ("4-s4-v32", "8u-s4-v32", 6),
 ]
 SHAPES = [(2, 5, 7, 40), (1, 1, 1, 1), (3, 33, 17, 64), (2, 18, 70, 16), (0, 3, 2, 16), (2, 0, 3, 16), (2, 3, 0, 16)]
 
@@ -43,8 +47,6 @@ def test_matmuls(formats: tuple[str, str, int], share: str) -> None:
             left = left if left_format.signed else left.abs()
             for count in (0, 1, groups):
                 limits = torch.rand(count) + 1.5, torch.rand(count) + 1.5
-                if min(groups, rows, columns) == 0 and (count == 0 or formats[2]):
-                    continue
                 theirs, *ours = (
                     kernels.matmul(
                         left,
@@ -95,7 +97,7 @@ def test_views_are_read_as_they_are() -> None:
         (1, torch.ones(2, 4, 40), ShapeError, "right must have the groups and the length of left (2, 3, 48), not (2, 4, 40)"),  # noqa: E501
         (1, torch.ones(2, 4, 48) / 0, NonFiniteError, "a tensor must be finite to be quantized, but it holds Inf"),
         (2, torch.ones(3), ShapeError, "left_range must be one value or one per group (2), not of shape (3,)"),
-        (5, "8u", BackendError, "the right operand must be signed or have fewer than 8 bits to run natively"),
+        (5, "4-sfp16-v16", BackendError, "activation vector scales must be integers or none to run natively, not floats"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(at: int, wrong: object, error: type[Exception], message: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import torch
 from torch import Tensor
 
 from vsquant.kernels import native
 from vsquant.kernels.convolutions import Walk
 from vsquant.kernels.eager import QuantizedTensor
 from vsquant.kernels.eager_products import FLOAT_ACTIVATIONS
-from vsquant.kernels.epilogue import Epilogue, plain_tensors
+from vsquant.kernels.epilogue import Epilogue, Requantized, plain_tensors
 from vsquant.kernels.format_text import format_text
 from vsquant.kernels.packed_weight import PackedWeight
 from vsquant.kernels.registry import Backend, Choice, choose, operator
@@ -19,6 +21,8 @@ from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 
 NO_EPILOGUE = Epilogue()
+REQUANTIZED_OUT: Final = tuple(f"out_{name}" for name in Requantized._fields)
+"""What operators that requantize call the memory for their results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +118,19 @@ def layer_codes(
     walk: Walk | None = None,
     backend: Backend | Prepared | None = None,
     keep_float: bool = False,
+    out: tuple[QuantizedTensor, Tensor | None] | None = None,
 ) -> tuple[QuantizedTensor, Tensor | None]:
-    """As `layer_outputs_of_codes`, quantized as ``target`` says; and the float32 outputs if they are kept."""
+    """As `layer_outputs_of_codes`, quantized as ``target`` says; and the float32 outputs if they are kept. ``out`` is
+    such a result, and takes this one.
+    """
     operation = "linear_requantize" if walk is None else "conv2d_requantize"
     text = target.format if isinstance(target.format, str) else format_text(target.format)
     output = (target.range, text, target.scale_mode, keep_float)
     arguments = (spec.product_bits or 0, epilogue.function, *_geometry(walk), *output)
+    if out is not None:
+        given = dict(zip(REQUANTIZED_OUT, (*plain_tensors(out[0]), _plain_y(out)), strict=True))
+        _run(operation, plain_tensors(x), weight, spec, epilogue, arguments, backend, given)
+        return out
     codes, scale, coarse, y = _run(operation, plain_tensors(x), weight, spec, epilogue, arguments, backend, None)
     # What a format has not comes as an empty tensor of one dimension.
     quantized = QuantizedTensor(codes, scale if scale.dim() > 1 else None, coarse if coarse.dim() > 1 else None)
@@ -159,7 +170,7 @@ def _run(
     epilogue: Epilogue,
     arguments: tuple[Any, ...],
     backend: Backend | Prepared | None,
-    out: Tensor | None,
+    out: Tensor | Mapping[str, Tensor] | None,
 ) -> Any:
     if not isinstance(backend, Prepared):
         chosen = backend or choose_for(weight, spec, operation).backend
@@ -174,12 +185,20 @@ def _prepared(weight: PackedWeight, spec: LayerSpec, operation: str, backend: Ba
     return Prepared(operator(operation, backend, overload), format_text(weight.format), activation)
 
 
-def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | None) -> Any:
+def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | Mapping[str, Tensor] | None) -> Any:
     """The operator's result; what native code refuses is raised as what it is in vsquant."""
     try:
-        return called(*arguments) if out is None else called(*arguments, out=out)
+        if out is None:
+            return called(*arguments)
+        return called(*arguments, out=out) if isinstance(out, Tensor) else called(*arguments, **out)
     except ValueError as error:
         raise native.translated(error) from None
+
+
+def _plain_y(out: tuple[QuantizedTensor, Tensor | None]) -> Tensor:
+    """The memory for floats, empty where they are not kept."""
+    (codes, _, _), y = out
+    return codes.new_empty(0, dtype=torch.float32) if y is None else y
 
 
 def _geometry(walk: Walk | None) -> tuple[Any, ...]:

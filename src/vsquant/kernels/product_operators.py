@@ -13,7 +13,7 @@ from vsquant.kernels import eager_products
 from vsquant.kernels.eager import code_dtype
 from vsquant.kernels.epilogue import Requantized
 from vsquant.kernels.format_text import parse_format
-from vsquant.kernels.schemas import ARGUMENTS, EAGER_NAMESPACE, NAMESPACE, OUT_OPERATIONS, out_schema, schema
+from vsquant.kernels.schemas import ARGUMENTS, EAGER_NAMESPACE, NAMESPACE, out_schema, schema
 from vsquant.spec.formats import IntegerFormat, padded_length
 
 _EAGER: Final[Mapping[str, Callable[..., Any]]] = {
@@ -32,22 +32,39 @@ def _register(namespace: str, operation: str) -> None:
     torch.library.define(name, schema(operation), tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, "default")(_EAGER[operation])
     torch.library.register_fake(name)(_fake(operation))
-    if operation in OUT_OPERATIONS:
-        torch.library.define(f"{name}.out", out_schema(operation))
-        torch.library.impl(f"{name}.out", "default")(_writing(operation))
+    torch.library.define(f"{name}.out", out_schema(operation))
+    torch.library.impl(f"{name}.out", "default")(
+        _writing_codes(operation) if operation.endswith("_requantize") else _writing(operation)
+    )
 
 
 def _writing(operation: str) -> Callable[..., Tensor]:
     def write(*arguments: Any, out: Tensor) -> Tensor:
-        y = _EAGER[operation](*arguments)
-        if out.shape != y.shape or out.dtype != y.dtype:
-            raise ShapeError(
-                f"out of {operation} must be {y.dtype} of shape {tuple(y.shape)}, not {out.dtype} {tuple(out.shape)}"
-            )
-        out.copy_(y)
+        _write(operation, "out", out, _EAGER[operation](*arguments))
         return out
 
     return write
+
+
+def _writing_codes(operation: str) -> Callable[..., None]:
+    def write(
+        *arguments: Any, out_codes: Tensor, out_vector_scale: Tensor, out_coarse_scale: Tensor, out_y: Tensor
+    ) -> None:
+        given = Requantized(out_codes, out_vector_scale, out_coarse_scale, out_y)
+        results = _EAGER[operation](*arguments)
+        for name, out, result in zip(Requantized._fields, given, results, strict=True):
+            _write(operation, f"out_{name}", out, result)
+
+    return write
+
+
+def _write(operation: str, name: str, out: Tensor, result: Tensor) -> None:
+    if out.shape != result.shape or out.dtype != result.dtype:
+        raise ShapeError(
+            f"{name} of {operation} must be {result.dtype} of shape {tuple(result.shape)}, "
+            f"not {out.dtype} {tuple(out.shape)}"
+        )
+    out.copy_(result)
 
 
 def _fake(operation: str) -> Callable[..., Tensor | Requantized]:

@@ -108,6 +108,8 @@ def folded_sums(left: Tensor, right: Tensor, formats: Formats) -> Tensor:
 def rounded_sums(a: Operand, w: Operand, formats: Formats) -> Tensor:
     """fl(S) with scale products rounded by eq. (8): partial sums, group by group where there are groups."""
     if a.codes.dim() > 3:
+        if len(a.codes) == 0:
+            return a.codes.new_empty(0, a.codes.shape[1], w.codes.shape[1], dtype=torch.float32)
         pairs = zip(_groups(a), _groups(w), strict=True)
         return torch.stack([rounded_sums(left, right, formats) for left, right in pairs])
     assert a.scale is not None and w.scale is not None and formats.product_bits is not None

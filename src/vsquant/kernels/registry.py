@@ -90,8 +90,6 @@ def _native_problem(
     for role, fmt in (("weight", weight), ("activation", activation)):
         if fmt is not None and (problem := _format_problem(role, fmt)):
             return problem
-    if operation == "matmul" and isinstance(weight, IntegerFormat) and weight.qmax > 127:
-        return "the right operand must be signed or have fewer than 8 bits"
     if depthwise and activation is not None and activation.has_vectors:
         return "depthwise convolutions have no activation vectors"
     if activation is None and operation.startswith("conv2d"):

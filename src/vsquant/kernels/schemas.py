@@ -26,6 +26,9 @@ _CODES: Final = (
 )
 _OUTPUT: Final = "Tensor output_range, str output_format, str scale_mode, bool keep_float"
 _QUANTIZED: Final = "(Tensor codes, Tensor vector_scale, Tensor coarse_scale, Tensor y)"
+_QUANTIZED_OUT: Final = (
+    "Tensor(a!) out_codes, Tensor(b!) out_vector_scale, Tensor(c!) out_coarse_scale, Tensor(d!) out_y"
+)
 
 ARGUMENTS: Final[dict[str, str]] = {
     "linear": _FLOAT,
@@ -48,9 +51,7 @@ def schema(operation: str) -> str:
 
 
 def out_schema(operation: str) -> str:
-    """The same with the result written to ``out``; operations that requantize have none."""
+    """The same with the result written to ``out``, or the four results of operations that requantize to ``out_…``."""
+    if operation.endswith("_requantize"):
+        return f"({ARGUMENTS[operation]}, *, {_QUANTIZED_OUT}) -> ()"
     return f"({ARGUMENTS[operation]}, *, Tensor(a!) out) -> Tensor(a!)"
-
-
-OUT_OPERATIONS: Final = tuple(name for name in ARGUMENTS if not name.endswith("_requantize"))
-"""Operations that have an ``out`` overload."""
