@@ -57,6 +57,15 @@ def test_the_fallback_of_a_depthwise_convolution_is_kept(make_conv_net, images: 
     assert str(loaded["depthwise"].spec) == "w8a8" and str(loaded["mix"].spec) == "w4a4-s4/6-v16"
 
 
+@pytest.mark.parametrize("integer", [False, True])
+def test_a_model_that_is_itself_one_layer(integer: bool, tmp_path: Path) -> None:
+    batch = torch.randn(4, 20)
+    saved = vsquant.quantize(nn.Linear(20, 6), "w4a8-s4/6", calibration=[batch])
+    saved = vsquant.to_integer(saved) if integer else saved
+    vsquant.save(saved, tmp_path / "m.safetensors")
+    assert_same(saved, vsquant.load(tmp_path / "m.safetensors", model=nn.Linear(20, 6)), batch)
+
+
 @pytest.mark.parametrize("scale_mode", ["paper", "requantize"])
 def test_scale_modes(scale_mode: Any, make_mlp, rows: Tensor, tmp_path: Path) -> None:
     quantized = vsquant.quantize(make_mlp(), "w3a3-s3/3", calibration=[rows], scale_mode=scale_mode)

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,25 @@ def test_of_a_package_that_is_not_installed(vsquant_program, monkeypatch: pytest
     assert ended.status == 1
     assert "needs the package 'transformers', which is not installed" in ended.err
     assert "pip install 'vsquant[transformers]'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: vsquant.quantize("m", "w8a8"), "model must be a torch.nn.Module, not a str: 'm'"),
+        (
+            lambda model: vsquant.quantize(model, 8),
+            "spec_or_recipe must be a LayerSpec, its notation or a Recipe, not 8",
+        ),
+        (lambda model: vsquant.quantize(model, "r.yaml"), "not its file; give Recipe.from_yaml('r.yaml')"),
+        (
+            lambda model: vsquant.quantize(model, "w8a8", calibrators="mse"),
+            "calibrators must be a Calibrators, such as",
+        ),
+        (lambda model: vsquant.to_integer("m"), "model must be a torch.nn.Module, not a str: 'm'"),
+    ],
+)
+def test_of_arguments_of_another_type(call: Callable[[nn.Module], object], message: str) -> None:
+    with pytest.raises(VsquantError) as raised:
+        call(nn.Linear(4, 4))
+    assert message in str(raised.value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
 
 import typer
 from rich.console import Console
@@ -12,7 +15,9 @@ from rich.progress import Progress as Bars
 
 from vsquant.progress import Progress
 
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
+LINE_SECONDS: Final = 15.0
+"""How often a line is printed where there is no terminal to draw bars on."""
 
 
 class _Steps:
@@ -30,9 +35,28 @@ class _Steps:
         self._bars.update(self._tasks[step], completed=done, total=total, visible=done < total)
 
 
+class _Lines:
+    """A `Progress` for logs: a line now and then, none for work of a few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._printed = time.monotonic()
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        begun = now if done == 0 else self._begun.get(step, now)
+        self._begun[step] = begun
+        if now - self._printed < LINE_SECONDS:
+            return
+        self._printed = now
+        rest = f", {timedelta(seconds=round((now - begun) / done * (total - done)))} left" if done else ""
+        self._console.print(f"{step}: {done} of {total}{rest}", soft_wrap=True, highlight=False, markup=False)
+
+
 @contextmanager
 def progress_bars(kept: str) -> Iterator[Progress]:
-    """Bars for the length of a block; they are transient, and silent where standard error is no terminal.
+    """Bars for the length of a block; they are transient. Where standard error is no terminal, a line now and then.
 
     An interrupt ends the program with status 130; ``kept`` says then what became of the work.
     """
@@ -50,7 +74,7 @@ def progress_bars(kept: str) -> Iterator[Progress]:
     )
     try:
         with bars:
-            yield _Steps(bars)
+            yield _Steps(bars) if console.is_terminal else _Lines(console)
     except KeyboardInterrupt:
         console.print(f"stopped; {kept}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -84,7 +84,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     base.eval()
     try:
         fold_batchnorm(base, pairs=header.folded)
-        _place_layers(base, header, tensors, source)
+        base = _with_layers(base, header, tensors, source)
         place_matmuls(base, _matmul_entries(header, tensors, source))
     except (RecipeError, ShapeError, SpecError, CalibrationError) as error:
         raise CheckpointError(f"{source} does not fit the model: {error}") from error
@@ -130,7 +130,8 @@ def _dtype_name(dtype: torch.dtype) -> FloatName:
     return name
 
 
-def _place_layers(model: nn.Module, header: Header, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _with_layers(model: nn.Module, header: Header, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The model with the header's quantized layers in it, or the one layer that it is."""
     layers = {layer.name: layer for layer in find_layers(model)}
     for entry in header.layers:
         layer = layers.get(entry.name)
@@ -150,7 +151,8 @@ def _place_layers(model: nn.Module, header: Header, tensors: Mapping[str, Tensor
         )
         quantized.eval()
         for name in (entry.name, *entry.aliases):
-            set_module(model, name, quantized)
+            model = set_module(model, name, quantized)
+    return model
 
 
 def _matmul_entries(header: Header, tensors: Mapping[str, Tensor], path: Path) -> list[AttentionEntry]:

@@ -45,7 +45,10 @@ def file_bytes(entry: LayerHeader, parts: LayerTensors, shape: Sequence[int]) ->
 def unquantized(layers: Iterable[LayerHeader], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that are no part of a quantized weight."""
     weights = {
-        f"{entry.name}.{part}" for entry in layers for part in LayerTensors._fields if part != "activation_range"
+        f"{entry.name}.{part}".removeprefix(".")
+        for entry in layers
+        for part in LayerTensors._fields
+        if part != "activation_range"
     }
     return {name: tensor for name, tensor in tensors.items() if name not in weights}
 

@@ -120,4 +120,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} must be a whole vsquant checkpoint (safetensors): {error}") from error
+        raise CheckpointError(
+            f"{path} must be a whole vsquant checkpoint (safetensors): {error}; copy it again, or make it with "
+            "vsquant.save or vsquant quantize"
+        ) from error

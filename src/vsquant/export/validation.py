@@ -62,7 +62,6 @@ def check_layer_fits(entry: LayerHeader, layer: Layer, path: Path) -> None:
     shape = tuple(float_weight(layer.module).shape)
     require(entry.weight_shape in (None, shape), f"must have a weight of {shape}, not {entry.weight_shape}")
     require(set(entry.aliases) == set(layer.aliases), f"must have the other names {sorted(layer.aliases)}")
-    require(bool(entry.name), "must be inside the model")
     plain = not layer.custom_forward or pads_like_tensorflow(layer.module)
     require(plain and not layer.obstacle, "cannot be replaced by a quantized one")
     is_convolution = isinstance(layer.module, (nn.Conv1d, nn.Conv2d))

@@ -52,7 +52,7 @@ def by_name(model: str, *, task: str) -> Classifier:
         DataError: there is no such model, or what is there is not an image classifier; says what is wrong.
         MissingExtraError: a package that it needs is not installed.
     """
-    folder = model_folder(model, task=task, files=_FILES)
+    folder = model_folder(model, files=_FILES)
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} must hold an image classifier's config.json and model.safetensors")
     config = read_json(folder / "config.json")

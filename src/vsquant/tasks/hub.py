@@ -8,7 +8,7 @@ from pathlib import Path
 from vsquant.errors import DataError, MissingExtraError
 
 
-def model_folder(model: str, *, task: str, files: Sequence[str]) -> Path:
+def model_folder(model: str, *, files: Sequence[str]) -> Path:
     """The folder ``model`` where it is one, else the hub's copy of the model of that id, as far as ``files`` match.
 
     Raises:
@@ -21,11 +21,11 @@ def model_folder(model: str, *, task: str, files: Sequence[str]) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError as error:
-        raise MissingExtraError("transformers", "transformers", f"task {task!r} with a model of the hub") from error
+        raise MissingExtraError("transformers", "transformers", f"model {model!r}, which is no folder here") from error
     try:
         return Path(snapshot_download(model, allow_patterns=list(files), ignore_patterns=["*/*"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise DataError(
-            f"model of task {task!r} must be a local folder or an id that the hub has, not {model!r}: "
-            f"{str(error).splitlines()[0]}. Give the folder that holds it (--model DIR)"
+            f"the model must be a local folder or an id that the hub has, not {model!r}: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Give the path of a folder that holds it"
         ) from error

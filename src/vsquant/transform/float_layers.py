@@ -7,6 +7,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from vsquant.errors import VsquantError
 from vsquant.nn import ConvGeometry
 
 # Convolutions that pad as TensorFlow's "SAME" does in their own forward, and do nothing else there. Those of the first
@@ -18,6 +19,16 @@ _DYNAMIC_SAME: Final = frozenset(
         ("timm.layers.conv2d_same", "Conv2dSame"),
     }
 )
+
+
+def require_module(model: object) -> None:
+    """Refuse what is no model at all.
+
+    Raises:
+        VsquantError: it is not a module; the message says what it is.
+    """
+    if not isinstance(model, nn.Module):
+        raise VsquantError(f"model must be a torch.nn.Module, not a {type(model).__name__}: {model!r:.60}")
 
 
 def pads_like_tensorflow(module: nn.Module) -> bool:

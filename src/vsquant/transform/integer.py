@@ -22,6 +22,7 @@ from vsquant.nn import (
     QuantMatmul,
 )
 from vsquant.transform.chain_parts import ChainReport, chain_model
+from vsquant.transform.float_layers import require_module
 
 _ATTRIBUTE: Final = "vsquant_chains"
 
@@ -40,10 +41,11 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
         A model in evaluation mode that is called as ``model`` is; layers that several names share stay shared.
 
     Raises:
-        VsquantError: the model is a float model, or an integer one already.
+        VsquantError: the model is no module, a float model, or an integer one already.
         SpecError: a layer is in a comparison format; the message names it.
         BackendError: VSQUANT_BACKEND names a backend that cannot run a layer.
     """
+    require_module(model)
     replaced: dict[int, nn.Module] = {}
     for module in model.modules():
         if isinstance(module, (QuantLayer, QuantMatmul)):

@@ -88,12 +88,10 @@ def architecture_of(model: str) -> dict[str, str]:
         DataError: there is no such folder or hub id, or what it has is no configuration.
     """
     try:
-        folder = model_folder(model, task="doctor", files=["config.json"])
+        folder = model_folder(model, files=["config.json"])
     except DataError as error:
         tasks = ", ".join(TASKS)
-        raise DataError(
-            f"MODEL must be a task ({tasks}), a folder with a config.json, or a hub id, not {model!r}: {error}"
-        ) from error
+        raise DataError(f"MODEL must be a task ({tasks}) or a model's folder or hub id: {error}") from error
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise DataError(f"{folder} must hold a model saved by save_pretrained, but it has no config.json")

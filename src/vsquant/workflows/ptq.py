@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from vsquant.calibrate import weight_range
 from vsquant.calibrate.calibrators import create_calibrator
-from vsquant.errors import CalibrationError, NonFiniteError, RecipeError
+from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
 from vsquant.nn import QuantizedWeight, quantize_weight
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.attention import attention_modules, place_matmuls
-from vsquant.transform.float_layers import float_bias, float_weight
+from vsquant.transform.float_layers import float_bias, float_weight, require_module
 from vsquant.transform.fold import FoldReport, fold_batchnorm
 from vsquant.transform.match import apply_first_last, eight_bit, find_layers, match_layers
 from vsquant.transform.observe import Observations, observe
@@ -94,6 +94,11 @@ def quantize(
         NonFiniteError: a weight or an activation holds NaN or Inf; the message names the layer.
         ShapeError: a batch does not have the channels of a layer; the message names the layer.
     """
+    require_module(model)
+    if calibrators is not None and not isinstance(calibrators, Calibrators):
+        raise CalibrationError(
+            f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
+        )
     recipe = as_recipe(spec_or_recipe, first_last)
     plans = plan_layers(
         match_layers(model, recipe, matmuls=tuple(attention_modules(model))), recipe.fallback, scale_mode
@@ -111,9 +116,13 @@ def as_recipe(spec_or_recipe: LayerSpec | Recipe | str, first_last: FirstLast | 
     """A spec, its notation or a recipe as a recipe.
 
     Raises:
-        SpecError: the text is no spec.
+        SpecError: it is none of these, or the text is no spec.
     """
+    if not isinstance(spec_or_recipe, (str, LayerSpec, Recipe)):
+        raise SpecError(f"spec_or_recipe must be a LayerSpec, its notation or a Recipe, not {spec_or_recipe!r}")
     if isinstance(spec_or_recipe, str):
+        if spec_or_recipe.endswith((".yaml", ".yml")):
+            raise SpecError(f"spec_or_recipe must be a recipe, not its file; give Recipe.from_yaml({spec_or_recipe!r})")
         spec_or_recipe = LayerSpec.parse(spec_or_recipe)
     if isinstance(spec_or_recipe, LayerSpec):
         return Recipe.from_spec(spec_or_recipe, first_last or "same")

@@ -1,0 +1,33 @@
+"""Progress where there is no terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from vsquant.cli import progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_now_and_then_with_the_time_left(clock) -> None:
+    text = io.StringIO()
+    lines = progress._Lines(Console(file=text, width=80))
+    for done in range(5):
+        lines("cells", done, 9)
+        clock[0] += 10
+    assert text.getvalue() == "cells: 2 of 9, 0:01:10 left\ncells: 4 of 9, 0:00:50 left\n"
+
+
+def test_short_work_leaves_no_line(clock) -> None:
+    text = io.StringIO()
+    lines = progress._Lines(Console(file=text, width=80))
+    for done in range(5):
+        lines("cells", done, 4)
+        clock[0] += 2
+    assert text.getvalue() == ""
