@@ -82,9 +82,9 @@ def _draw_roof(axes: Axes, rates: Mapping[str, float], layers: Sequence[CaseSpee
     bandwidth = rates["read_bytes"]
     computing = {name: rate for name, rate in rates.items() if name != "read_bytes"}
     top = max(computing.values())
-    middle = (low * top / bandwidth) ** 0.5
+    labelled = low**0.3 * (top / bandwidth) ** 0.7  # far enough right to clear the axis
     axes.plot([low, top / bandwidth], [low * bandwidth, top], color=_ROOF, linewidth=1.6)
-    axes.annotate(f"memory {bandwidth:.0f} GB/s", (middle, middle * bandwidth), xytext=(-6, 6),
+    axes.annotate(f"memory {bandwidth:.0f} GB/s", (labelled, labelled * bandwidth), xytext=(-6, 6),
                   textcoords="offset points", color=_ROOF, fontsize=9, ha="right", va="bottom",
                   annotation_clip=False)  # fmt: skip
     for name, rate in computing.items():
