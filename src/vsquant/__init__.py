@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
+    from vsquant.optimize import Rounding, ScaleSearch
     from vsquant.spec import LayerSpec
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
@@ -23,7 +24,9 @@ _HOMES: Final = {
     "Calibrators": "vsquant.workflows.ptq",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
+    "Rounding": "vsquant.optimize",
     "Rule": "vsquant.transform.recipe",
+    "ScaleSearch": "vsquant.optimize",
     "chain_report": "vsquant.transform.integer",
     "load": "vsquant.export.checkpoint",
     "quantization_record": "vsquant.workflows.record",
@@ -37,7 +40,9 @@ __all__ = [
     "Calibrators",
     "LayerSpec",
     "Recipe",
+    "Rounding",
     "Rule",
+    "ScaleSearch",
     "chain_report",
     "load",
     "quantization_record",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vsquant.cli.options import CalibrationSamples, Data, JsonFlag
+from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, MethodText, ScaleModeName
 from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
 
@@ -21,7 +21,8 @@ def quantize(
     task: Annotated[str, typer.Option("--task", help="Whose calibration data is used, such as squad-minilm.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
     data: Data = None,
-    scale_mode: Annotated[str, typer.Option(help="requantize, or paper.")] = "requantize",
+    scale_mode: ScaleModeName = "requantize",
+    method: MethodText = None,
     calibrator: Annotated[str, typer.Option(help="Range of activations without vector scales: max, mse …")] = "max",
     weight_calibrator: Annotated[str, typer.Option(help="Range of weights without vector scales: max or mse.")] = "max",
     first_last: Annotated[str | None, typer.Option(help="First and last layer: same, 8bit or float.")] = None,
@@ -33,15 +34,22 @@ def quantize(
     Example: `vsquant quantize - w4a8-s4/8 --task squad-minilm --data DIR -o minilm-w4a8.safetensors`
     """
     from vsquant.export import save
+    from vsquant.optimize import settle
     from vsquant.report import layers_to_json, render_layers
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import checked_calibrators, checked_first_last, checked_recipe, checked_scale_mode
+    from vsquant.workflows.checked import (
+        checked_calibrators,
+        checked_first_last,
+        checked_method,
+        checked_recipe,
+        checked_scale_mode,
+    )
     from vsquant.workflows.ptq import quantize as quantize_model
     from vsquant.workflows.record import quantization_record
 
     check_outputs(output)
     recipe = checked_recipe(spec)
-    mode = checked_scale_mode(scale_mode)
+    solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
     calibrators = checked_calibrators(calibrator, weight_calibrator)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
@@ -53,6 +61,7 @@ def quantize(
             recipe,
             calibration=built.calibration_batches(calibration_samples),
             scale_mode=mode,
+            method=solver,
             calibrators=calibrators,
             first_last=ends,
             batchnorm_pairs=built.batchnorm_pairs(network),
