@@ -5,7 +5,7 @@ include(CheckCXXCompilerFlag)
 set(VSQUANT_ISA_SCALAR_FLAGS "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(VSQUANT_ISAS scalar avx2 avx512_vnni)
-  set(VSQUANT_ISA_AVX2_FLAGS -mavx2 -mf16c -mbmi2)
+  set(VSQUANT_ISA_AVX2_FLAGS -mavx2 -mfma -mf16c -mbmi2)
   # GCC's own AVX-512 header starts registers from themselves and then warns of it (its bug 105593).
   set(VSQUANT_ISA_AVX512_VNNI_FLAGS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mf16c -mbmi2
       -Wno-uninitialized -Wno-maybe-uninitialized)

@@ -40,10 +40,38 @@ Fault find_coarse(const ThreadPool& pool, const Kernels& kernels, const Activati
   return fault.load();
 }
 
+// Vectors of `size` codes, of which there are `length`, each spread to `elements` codes by zeros.
+void spread_codes(const std::uint8_t* from, std::int64_t length, std::int64_t size, std::int64_t elements,
+                  std::uint8_t* to) {
+  for (std::int64_t first = 0; first < length; first += size, to += elements) {
+    const std::int64_t count = std::min(size, length - first);
+    std::memcpy(to, from + first, count);
+    std::memset(to + count, 0, elements - count);
+  }
+}
+
+// As quantize_rows for one row whose vectors are spread.
+Fault quantize_spread(const Kernels& kernels, const Quantizer& quantizer, const ActivationShape& shape,
+                      const FloatRows& row, float coarse, const CodeRows& out) {
+  static thread_local Scratch scratch;
+  CodeRows dense = out;
+  const std::int64_t unit = quantizer.format.vector_size == 0 ? 1 : quantizer.format.vector_size;
+  dense.padded = (row.length + unit - 1) / unit * unit;
+  dense.codes = scratch.get<std::uint8_t>(dense.padded);
+  dense.sums = nullptr;
+  const Fault fault = quantize_rows(kernels.quantize, quantizer, row, coarse, dense);
+  spread_codes(dense.codes, row.length, shape.vector_size, shape.vector_elements, out.codes);
+  if (out.sums != nullptr)
+    kernels.quantize.code_sums(out.codes, quantizer.format.is_signed || quantizer.format.bits < 8,
+                               shape.padded_part() / shape.vector_elements, shape.vector_elements, out.sums);
+  return fault;
+}
+
 // Rows [first, last) of one part of the channels under one coarse scale.
 Fault quantize_part(const Kernels& kernels, const Quantizer& quantizer, const ActivationShape& shape, const void* data,
                     DType dtype, float coarse, std::int64_t first, std::int64_t last, int part, CodeRows all) {
-  const std::int64_t step = shape.groups == 1 ? last - first : 1;  // parts of a row are not contiguous rows
+  // Parts of a row are not contiguous rows.
+  const std::int64_t step = shape.groups == 1 && shape.vector_size == 0 ? last - first : 1;
   Fault fault = Fault::none;
   for (std::int64_t row = first; row < last; row += step) {
     CodeRows out = all;
@@ -51,9 +79,11 @@ Fault quantize_part(const Kernels& kernels, const Quantizer& quantizer, const Ac
     const std::int64_t vector = row * shape.vectors() + part * (shape.vectors() / shape.groups);
     if (out.sigma != nullptr) out.sigma += vector;
     if (out.sums != nullptr) out.sums += vector;
+    if (out.steps != nullptr) out.steps += vector;
     const FloatRows rows{element_at(data, dtype, row * shape.length + part * shape.part()), dtype, step, shape.part(),
                          shape.length};
-    const Fault here = quantize_rows(kernels.quantize, quantizer, rows, coarse, out);
+    const Fault here = shape.vector_size != 0 ? quantize_spread(kernels, quantizer, shape, rows, coarse, out)
+                                              : quantize_rows(kernels.quantize, quantizer, rows, coarse, out);
     if (here != Fault::none) fault = here;
   }
   return fault;
@@ -87,6 +117,7 @@ Fault quantize_activations(const ThreadPool& pool, const Kernels& kernels, const
   codes.sum_elements = shape.vector_elements;
   if (format.scale == ScaleKind::integer) codes.sigma = memory.scales.get<std::int16_t>(rows * shape.vectors());
   if (sums) codes.sums = memory.sums.get<std::int32_t>(rows * shape.vectors());
+  if (is_float(format.scale)) codes.steps = memory.sums.get<float>(rows * shape.vectors());
   std::atomic<Fault> fault{Fault::none};
   for_each_rows(pool, shape, [&](std::int64_t first, std::int64_t last) {
     while (first < last) {
@@ -101,7 +132,7 @@ Fault quantize_activations(const ThreadPool& pool, const Kernels& kernels, const
   });
   out->codes = codes.codes;
   out->scales = codes.sigma;
-  out->starts = codes.sums;
+  out->starts = codes.steps == nullptr ? codes.sums : reinterpret_cast<const std::int32_t*>(codes.steps);
   out->coarse = coarse;
   return fault.load();
 }
@@ -109,7 +140,7 @@ Fault quantize_activations(const ThreadPool& pool, const Kernels& kernels, const
 void adopt_activations(const ThreadPool& pool, const Kernels& kernels, const Format& format,
                        const ActivationShape& shape, const std::uint8_t* codes, std::int64_t given_length, bool sums,
                        ActivationMemory& memory, Activations* out) {
-  const bool copy = given_length != shape.padded();
+  const bool copy = given_length != shape.padded() || shape.vector_size != 0;
   std::uint8_t* padded = copy ? memory.codes.get<std::uint8_t>(shape.all_rows() * shape.padded()) : nullptr;
   std::int32_t* totals = sums ? memory.sums.get<std::int32_t>(shape.all_rows() * shape.vectors()) : nullptr;
   out->codes = copy ? padded : codes;
@@ -118,9 +149,9 @@ void adopt_activations(const ThreadPool& pool, const Kernels& kernels, const For
   for_each_rows(pool, shape, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; copy && row < last; ++row) {
       for (int part = 0; part < shape.groups; ++part) {
+        const std::uint8_t* from = codes + row * given_length + part * shape.part();
         std::uint8_t* to = padded + row * shape.padded() + part * shape.padded_part();
-        std::memcpy(to, codes + row * given_length + part * shape.part(), shape.part());
-        std::memset(to + shape.part(), 0, shape.padded_part() - shape.part());
+        spread_codes(from, shape.part(), shape.vector_length(), shape.vector_elements, to);
       }
     }
     if (sums)
@@ -132,6 +163,14 @@ void adopt_activations(const ThreadPool& pool, const Kernels& kernels, const For
 
 void fit_activations(const ThreadPool& pool, const Multiplication& m, const ActivationShape& shape,
                      ActivationMemory& memory, Activations* activations) {
+  if (m.float_scaled && activations->scales != nullptr) {
+    const std::int64_t count = shape.all_rows() * shape.vectors();
+    auto* scales = memory.sums.get<float>(count);
+    std::copy_n(activations->scales, count, scales);
+    activations->starts = reinterpret_cast<const std::int32_t*>(scales);
+    activations->scales = nullptr;
+  }
+  if (m.float_scaled) return;
   const bool fold = m.plan.fold_activations && !m.runs_few() && activations->scales != nullptr;
   const int bias = m.start_bias();
   const bool rewrite = fold || m.biased;

@@ -35,17 +35,22 @@ std::int64_t scale_bytes(const PackedWeight& weight) {
   return 0;
 }
 
-PackedWeight weight_of_group(PackedWeight weight, std::int64_t group) {
-  weight.codes += group * weight.panels() * weight.blocks * block_bytes(weight);
-  if (weight.scales != nullptr) weight.scales += group * weight.panels() * weight.vectors() * scale_bytes(weight);
-  weight.sums += group * weight.channels;
-  return weight;
-}
-
 template <class T>
 T* shifted(T* data, DType dtype, std::int64_t elements) {
   using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
   return data == nullptr ? nullptr : static_cast<Byte*>(data) + elements * (dtype == DType::float32 ? 4 : 2);
+}
+
+}  // namespace
+
+PackedWeight weight_of_group(PackedWeight weight, std::int64_t group) {
+  weight.codes += group * weight.panels() * weight.blocks * block_bytes(weight);
+  if (weight.scales != nullptr) weight.scales += group * weight.panels() * weight.vectors() * scale_bytes(weight);
+  if (weight.float_scales != nullptr)
+    weight.float_scales = static_cast<const char*>(weight.float_scales) +
+                          group * weight.panels() * weight.vectors() * kPanelChannels * (weight.half_scales ? 2 : 4);
+  weight.sums += group * weight.channels;
+  return weight;
 }
 
 Outputs outputs_of_group(Outputs outputs, std::int64_t first_channel) {
@@ -63,8 +68,10 @@ Outputs outputs_of_group(Outputs outputs, std::int64_t first_channel) {
 
 ActivationShape activation_shape(const ConvShape& shape, const LinearLayer& layer) {
   return {shape.samples, shape.in_pixels(), shape.channels, static_cast<int>(shape.walk.groups),
-          layer.vector_elements()};
+          layer.vector_elements(), layer.vector_size};
 }
+
+namespace {
 
 // Groups that end with whole vectors lie as one does.
 ActivationShape joined(ActivationShape rows) {
@@ -91,7 +98,7 @@ Outputs scaled(Outputs outputs, const ConvShape& shape, const Activations& activ
 Fault run(const ThreadPool& pool, const Multiplication& m, const ConvShape& shape, const ActivationShape& rows,
           Activations activations, const Outputs& unscaled) {
   const Outputs outputs = scaled(unscaled, shape, activations, rows.rows);
-  const bool stem = suits_stem(m, shape);
+  const bool stem = rows.vector_size == 0 && suits_stem(m, shape);
   Multiplication fitting = m;
   fitting.biased = m.biased && !stem;  // the stem's image is biased with its padding
   fit_activations(pool, fitting, joined(rows), activation_memory(), &activations);
@@ -135,13 +142,13 @@ Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
   const ActivationShape rows = activation_shape(shape, layer);
   const Multiplication m = multiplication_for(kernels, layer, shape, rows);
   const bool plain = layer.activation_format.vector_size == 0;
-  if (plain && suits_stem(m, shape)) return run_stem(pool, m, shape, input, outputs);
+  if (plain && rows.vector_size == 0 && suits_stem(m, shape)) return run_stem(pool, m, shape, input, outputs);
   Activations activations;
   // Without vectors a pixel is quantized as a whole, and its groups are padded afterwards.
   const bool spread = rows.part() != rows.padded_part() && rows.groups > 1 && plain;
   const bool sums = m.start_bias() != 0;
   ActivationShape quantized = spread ? rows : joined(rows);
-  if (spread) quantized.groups = 1;
+  if (spread) quantized = {rows.samples, rows.rows, rows.length, 1, kBlockElements};
   const Fault fault = quantize_activations(pool, kernels, input.how, quantized, input.data, input.dtype,
                                            sums && !spread, activation_memory(), &activations);
   if (fault != Fault::none) return fault;
@@ -160,7 +167,7 @@ Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
              const CodeInput& input, Outputs outputs) {
   const ActivationShape rows = activation_shape(shape, layer);
   const Multiplication m = multiplication_for(kernels, layer, shape, rows);
-  if (input.scales == nullptr && suits_stem(m, shape)) {
+  if (input.scales == nullptr && rows.vector_size == 0 && suits_stem(m, shape)) {
     const Activations given{input.codes, nullptr, nullptr, input.coarse, input.rows_per_coarse};
     return stem_conv2d(pool, m, shape, {input.codes, input.length, input.length * shape.width},
                        scaled(outputs, shape, given, rows.rows));
@@ -169,6 +176,7 @@ Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
   adopt_activations(pool, kernels, layer.activation_format, rows, input.codes, input.length, m.start_bias() != 0,
                     activation_memory(), &activations);
   activations.scales = input.scales;
+  if (input.steps != nullptr) activations.starts = reinterpret_cast<const std::int32_t*>(input.steps);
   activations.coarse = input.coarse;
   activations.rows_per_coarse = input.rows_per_coarse;
   return run(pool, m, shape, rows, activations, outputs);

@@ -32,6 +32,11 @@ struct ConvShape {
   }
 };
 
+// The pixels of a convolution's input; the weight and the outputs of one group, where those of the first are given.
+ActivationShape activation_shape(const ConvShape&, const LinearLayer&);
+PackedWeight weight_of_group(PackedWeight, std::int64_t group);
+Outputs outputs_of_group(Outputs, std::int64_t first_channel);
+
 // `layer.weight` is the first group's; those of other groups follow it. Activations are `samples` of height * width
 // rows; coarse scales are one for every sample, or one for all.
 Fault conv2d(const ThreadPool&, const Kernels&, const LinearLayer&, const ConvShape&, const FloatInput&, Outputs);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 
+#include "core/float_pixels.hpp"
 #include "core/windows.hpp"
 
 namespace vsquant {
@@ -13,7 +15,7 @@ constexpr std::int64_t kRowsPerChunk = 64;
 
 struct DepthwiseMemory {
   Windows::Memory windows;
-  Scratch repeated, pointers;
+  Scratch repeated, pointers, weights;
 };
 
 DepthwiseMemory& depthwise_memory() {
@@ -40,6 +42,23 @@ void repeat(const ThreadPool& pool, const ActivationShape& from, const Activatio
     }
   });
   activations->codes = repeated;
+}
+
+void run_float_rows(const Kernels& kernels, const DepthwiseLayer& layer, const ConvShape& shape, const float* weights,
+                    const Windows& windows, const Outputs& outputs, std::int64_t first_row, std::int64_t last_row) {
+  const int positions = static_cast<int>(shape.walk.positions());
+  const auto** pointers = depthwise_memory().pointers.get<const std::uint8_t*>(kRows * positions);
+  alignas(64) float sums[kRows * Channels::kMost];
+  for (std::int64_t row = first_row; row < last_row; row += kRows) {
+    const int rows = static_cast<int>(std::min<std::int64_t>(kRows, last_row - row));
+    windows.point(row, rows, pointers, nullptr, nullptr);
+    for (std::int64_t channel = 0; channel < shape.outputs; channel += Channels::kMost) {
+      const int count = static_cast<int>(std::min<std::int64_t>(Channels::kMost, layer.stride - channel));
+      Settler settler(kernels, outputs, {channel, count, shape.outputs, nullptr, 0}, 1.0f, Channels::kMost);
+      kernels.floats.depthwise(pointers, rows, positions, weights, layer.stride, channel, count, sums);
+      settler(row, rows, sums);
+    }
+  }
 }
 
 Fault run_rows(const Kernels& kernels, const DepthwiseLayer& layer, const ConvShape& shape, const Windows& windows,
@@ -104,6 +123,24 @@ Fault depthwise_conv2d(const ThreadPool& pool, const Kernels& kernels, const Dep
   activations.coarse = input.coarse;
   activations.rows_per_coarse = input.rows_per_coarse;
   return run(pool, kernels, layer, shape, activations, outputs);
+}
+
+void depthwise_weight_only(const ThreadPool& pool, const Kernels& kernels, const DepthwiseLayer& layer,
+                           const ConvShape& shape, const void* data, DType dtype, Outputs outputs) {
+  static constexpr float kOne = 1.0f;
+  outputs.activation_coarse = &kOne;
+  outputs.rows_per_coarse = std::numeric_limits<std::int64_t>::max();
+  const FloatPixels x =
+      float_pixels(pool, kernels, pixels(shape, shape.outputs), layer.multiplier, data, dtype);
+  const Activations read = x.rows();
+  const Windows windows(read, x.bytes(shape, 1), shape, 0, depthwise_memory().windows);
+  auto* weights = depthwise_memory().weights.get<float>(shape.walk.positions() * layer.stride);
+  std::copy_n(layer.weights, shape.walk.positions() * layer.stride, weights);
+  const std::int64_t rows = shape.samples * shape.out_pixels();
+  for_each_chunk(pool, (rows + kRowsPerChunk - 1) / kRowsPerChunk, [&](std::int64_t chunk) {
+    const std::int64_t first = chunk * kRowsPerChunk;
+    run_float_rows(kernels, layer, shape, weights, windows, outputs, first, std::min(rows, first + kRowsPerChunk));
+  });
 }
 
 }  // namespace vsquant

@@ -17,4 +17,8 @@ Fault depthwise_conv2d(const ThreadPool&, const Kernels&, const DepthwiseLayer&,
 Fault depthwise_conv2d(const ThreadPool&, const Kernels&, const DepthwiseLayer&, const ConvShape&, const CodeInput&,
                        Outputs);
 
+// With activations that stay floating point, as weight_only() has them.
+void depthwise_weight_only(const ThreadPool&, const Kernels&, const DepthwiseLayer&, const ConvShape&, const void* x,
+                           DType, Outputs);
+
 }  // namespace vsquant

@@ -30,7 +30,8 @@ struct Processor {
     std::uint32_t eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return;
     const bool osxsave = ecx & (1u << 27), avx = ecx & (1u << 28), f16c = ecx & (1u << 29);
-    if (!osxsave || !avx || !f16c) return;
+    const bool fma = ecx & (1u << 12);
+    if (!osxsave || !avx || !f16c || !fma) return;
     const std::uint64_t saved = saved_state();
     if ((saved & 0x6) != 0x6 || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return;
     avx2 = (ebx & (1u << 5)) && (ebx & (1u << 8));  // AVX2, BMI2

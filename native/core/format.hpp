@@ -6,6 +6,7 @@
 namespace vsquant {
 
 enum class ScaleKind : std::uint8_t { none, integer, fp16, fp32 };
+constexpr bool is_float(ScaleKind kind) { return kind == ScaleKind::fp16 || kind == ScaleKind::fp32; }
 enum class ScaleMode : std::uint8_t { paper, requantize };
 enum class Share : std::uint8_t { group, row };
 enum class DType : std::uint8_t { float32, bfloat16, float16 };

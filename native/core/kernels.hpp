@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/epilogue.hpp"
+#include "core/float_kernels.hpp"
 #include "core/products.hpp"
 #include "core/quantize_kernels.hpp"
 
@@ -84,12 +85,13 @@ struct Kernels {
   void (*depthwise_tile)(const RowTile&, const std::int8_t* weights, std::int64_t stride, std::int64_t first, int count,
                          std::int32_t* out);
 
-  // ---- activations that stay floating point
-  // out[row][float_panels * 16] = sum of x * (q * sigma) over whole blocks, for the first of `rows` rows: as many as it
-  // returns. `scales` are unpacked codes' [panel][vectors][16], or null.
-  int float_panels;
-  int (*float_tile)(const float* x, std::int64_t stride, int rows, const PackedWeight&, std::int64_t panel, int panels,
-                    const std::int16_t* const* scales, float* out);
+  // out[row * stride + channel] = fl(S) of one panel of int8 codes under float scales (core/scaled.hpp), `scales`
+  // [vectors][16] or null.
+  int scaled_rows;          // most rows of scaled_tile
+  void (*scaled_tile)(const RowTile&, const std::int8_t* weights, const float* scales, int blocks_per_vector, float* out,
+                      std::int64_t stride);
+
+  FloatKernels floats;
 
   EpilogueKernels epilogue;
   QuantizeKernels quantize;

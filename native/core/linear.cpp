@@ -52,6 +52,47 @@ void pad_positions(PackedWeight* weight, std::int64_t panels, std::int64_t posit
   weight->blocks = positions * blocks_per_position;
 }
 
+namespace {
+
+// Where a code of channel 0 lies in the panels: four elements of a channel are a word, nibbles of eight share one.
+struct CodePlace {
+  std::int64_t byte;
+  int shift;
+};
+
+CodePlace code_place(bool nibbles, std::int64_t element) {
+  const std::int64_t block = element / kBlockElements * kBlockCodes, within = element % kBlockElements;
+  if (!nibbles) return {block + within / 4 * 64 + within % 4, 0};
+  return {block / 2 + within / 8 * 64 + within % 4, within % 8 < 4 ? 0 : 4};
+}
+
+}  // namespace
+
+void spread_positions(PackedWeight* weight, std::int64_t panels, std::int64_t positions, std::int64_t channels, int size,
+                      int elements) {
+  static thread_local Scratch scratch;
+  const bool nibbles = weight->code_layout == CodeLayout::nibbles;
+  const std::int64_t block = nibbles ? kBlockCodes / 2 : kBlockCodes, given = weight->blocks / positions;
+  const std::int64_t wanted = (channels + size - 1) / size * (elements / kBlockElements);
+  auto* spread = scratch.get<std::uint8_t>(panels * positions * wanted * block);
+  std::memset(spread, nibbles ? 0x88 : 0, panels * positions * wanted * block);
+  const int mask = nibbles ? 15 : 255;
+  for (std::int64_t p = 0; p < panels * positions; ++p) {
+    const std::uint8_t* in = weight->codes + p * given * block;
+    std::uint8_t* out = spread + p * wanted * block;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const CodePlace from = code_place(nibbles, c), to = code_place(nibbles, c / size * elements + c % size);
+      for (int channel = 0; channel < kPanelChannels * 4; channel += 4) {
+        std::uint8_t& byte = out[to.byte + channel];
+        const int code = in[from.byte + channel] >> from.shift & mask;
+        byte = static_cast<std::uint8_t>((byte & ~(mask << to.shift)) | code << to.shift);
+      }
+    }
+  }
+  weight->codes = spread;
+  weight->blocks = positions * wanted;
+}
+
 Multiplication multiplication_of(const Kernels& kernels, const LinearLayer& layer, std::int64_t rows, int positions,
                                  std::int64_t blocks_per_position) {
   Multiplication m{};
@@ -60,6 +101,12 @@ Multiplication multiplication_of(const Kernels& kernels, const LinearLayer& laye
   m.rows = rows;
   m.positions = positions;
   m.blocks_per_position = blocks_per_position;
+  if (is_float(layer.weight_format.scale) || is_float(layer.activation_format.scale)) {
+    m.float_scaled = true;
+    m.codes_signed = layer.activation_format.is_signed;
+    m.scaled = layer.activation_format.scale != ScaleKind::none;
+    return m;
+  }
   const std::int64_t elements = layer.weight.blocks * kBlockElements;
   if (!plan_products(kernels, layer.weight_format, layer.activation_format, layer.product_bits,
                      layer.weight.blocks_per_vector, elements, &m.plan)) {
@@ -102,6 +149,7 @@ Fault linear(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
   adopt_activations(pool, kernels, layer.activation_format, shape, input.codes, input.length, m.start_bias() != 0,
                     activation_memory(), &activations);
   activations.scales = input.scales;
+  if (input.steps != nullptr) activations.starts = reinterpret_cast<const std::int32_t*>(input.steps);
   activations.coarse = input.coarse;
   activations.rows_per_coarse = input.rows_per_coarse;
   return run(pool, m, shape, activations, outputs);

@@ -10,12 +10,17 @@ struct LinearLayer {
   Format activation_format;
   int product_bits = 0;  // 0: eq. (8) does not round
   PackedWeight weight;
-  int vector_elements() const { return weight.blocks_per_vector * kBlockElements; }  // V, or a block without vectors
+  int vector_size = 0;  // V where it is no multiple of 16, as ActivationShape has it
+  // V rounded up to whole blocks, or a block without vectors.
+  int vector_elements() const { return weight.blocks_per_vector * kBlockElements; }
 };
 
-// Makes every kernel position of a weight without vectors `blocks_per_position` long, where vectors of activations are
+// Makes every kernel position of a weight without vectors as long as vectors of activations make it, where these are
 // longer than blocks: zeros, in memory that the calling thread keeps until its next call.
 void pad_positions(PackedWeight*, std::int64_t panels, std::int64_t positions, std::int64_t blocks_per_position);
+// The same where vectors of activations are spread: those of `size` elements lie `elements` apart.
+void spread_positions(PackedWeight*, std::int64_t panels, std::int64_t positions, std::int64_t channels, int size,
+                      int elements);
 
 // Where a layer's activations come from: floats to be quantized, or codes.
 struct FloatInput {
@@ -27,6 +32,7 @@ struct CodeInput {
   const std::uint8_t* codes;    // [all rows][length or padded]
   std::int64_t length;
   const std::int16_t* scales;   // [all rows][vectors] or null
+  const float* steps;           // float vector scales, [all rows][vectors] or null
   const float* coarse;
   std::int64_t rows_per_coarse;
 };

@@ -46,7 +46,7 @@ const void* group_of(const MatmulOperand& operand, const Matmul& matmul, std::in
 Fault quantize_group(const ThreadPool& pool, const Kernels& kernels, const Matmul& matmul, const MatmulOperand& operand,
                      std::int64_t group, bool sums, ActivationMemory& memory, Activations* out) {
   const ActivationQuantizer how{{operand.format, matmul.mode}, matmul.share, operand.ranges.of(group)};
-  const ActivationShape rows{1, operand.rows, matmul.length, 1, matmul.vector_elements};
+  const ActivationShape rows{1, operand.rows, matmul.length, 1, matmul.vector_elements, matmul.vector_size};
   return quantize_activations(pool, kernels, how, rows, group_of(operand, matmul, group), operand.dtype, sums, memory,
                               out);
 }
@@ -69,8 +69,8 @@ LinearLayer layer_for(const Matmul& matmul) {
   layer.weight.scale_offset = 0;
   layer.weight.blocks_per_vector = parts_of(matmul.right.format) * matmul.vector_elements / kBlockElements;
   layer.weight.channels = matmul.right.rows;
-  layer.weight.blocks = (matmul.length + matmul.vector_elements - 1) / matmul.vector_elements *
-                        layer.weight.blocks_per_vector;
+  const ActivationShape row{1, 1, matmul.length, 1, matmul.vector_elements, matmul.vector_size};
+  layer.weight.blocks = row.vectors() * layer.weight.blocks_per_vector;
   return layer;
 }
 
@@ -88,17 +88,19 @@ void pack_panels(const std::uint8_t* codes, std::int64_t rows, std::int64_t padd
   }
 }
 
-// Scales (rows, vectors) as words of panels [panel][vector][16].
-void pack_scales(const std::int16_t* scales, std::int64_t rows, std::int64_t vectors, std::int16_t* out) {
+// Scales (rows, vectors) as those of panels [panel][vector][16].
+template <class Scale>
+void pack_scales(const Scale* scales, std::int64_t rows, std::int64_t vectors, Scale* out) {
   const std::int64_t panels = (rows + kPanelChannels - 1) / kPanelChannels;
   for (std::int64_t row = 0; row < panels * kPanelChannels; ++row)
     for (std::int64_t v = 0; v < vectors; ++v)
       out[(row / kPanelChannels * vectors + v) * kPanelChannels + row % kPanelChannels] =
-          row < rows ? scales[row * vectors + v] : std::int16_t{0};
+          row < rows ? scales[row * vectors + v] : Scale{0};
 }
 
 // The right operand's codes as a weight; where the plan folds weights they are folded before they are packed.
-void pack_right(const Kernels& kernels, const Activations& right, RightMemory& memory, Multiplication* m) {
+void pack_right(const Kernels& kernels, const Activations& right, ScaleKind right_scale, RightMemory& memory,
+                Multiplication* m) {
   PackedWeight& weight = m->weight;
   const std::int64_t rows = weight.channels, padded = weight.blocks * kBlockElements, vectors = weight.vectors();
   const int elements = weight.blocks_per_vector * kBlockElements;
@@ -112,6 +114,11 @@ void pack_right(const Kernels& kernels, const Activations& right, RightMemory& m
     pack_scales(right.scales, rows, vectors, scales);
     weight.scales = reinterpret_cast<const std::uint8_t*>(scales);
     weight.scale_layout = ScaleLayout::words;
+  }
+  if (is_float(right_scale)) {
+    auto* scales = memory.scales.get<float>(weight.panels() * kPanelChannels * vectors);
+    pack_scales(reinterpret_cast<const float*>(right.starts), rows, vectors, scales);
+    weight.float_scales = scales;
   }
   auto* panels = memory.panels.get<std::uint8_t>(weight.panels() * kPanelChannels * padded);
   pack_panels(codes, rows, padded, panels);
@@ -133,8 +140,9 @@ void split_both(const ThreadPool& pool, const Kernels& kernels, const Matmul& ma
   right->codes = split;
   auto* copied = memory.left.get<std::uint8_t>(shape.all_rows() * shape.padded());
   copy_left_parts(left->codes, shape.all_rows() * vectors, size, copied);
-  adopt_activations(pool, kernels, matmul.left.format, shape, copied, shape.padded(), left->starts != nullptr,
-                    activation_memory(), left);
+  left->codes = copied;
+  if (left->starts != nullptr && !is_float(matmul.left.format.scale))
+    adopt_activations(pool, kernels, matmul.left.format, shape, copied, shape.padded(), true, activation_memory(), left);
 }
 
 class Rows final : public RowSource {
@@ -169,7 +177,7 @@ Fault run_group(const ThreadPool& pool, const Kernels& kernels, const Matmul& ma
   const int parts = parts_of(matmul.right.format);
   const ActivationShape rows{1, matmul.left.rows, m.weight.blocks * kBlockElements, 1, parts * matmul.vector_elements};
   if (parts > 1) split_both(pool, kernels, matmul, rows, memory, &left, &right);
-  pack_right(kernels, right, memory, &m);
+  pack_right(kernels, right, matmul.right.format.scale, memory, &m);
   fit_activations(pool, m, rows, activation_memory(), &left);
   auto* coarse = memory.coarse.get<float>(matmul.right.rows);
   for (std::int64_t row = 0; row < matmul.right.rows; ++row) coarse[row] = right.coarse[row / right.rows_per_coarse];

@@ -20,7 +20,8 @@ struct Matmul {
   ScaleMode mode;
   int product_bits;
   std::int64_t groups, length;
-  int vector_elements;  // V of either format, or a block
+  int vector_elements;  // V of either format rounded up to whole blocks, or a block
+  int vector_size;      // V where it is no multiple of 16, or 0
 };
 
 // y (groups, left.rows, right.rows) in the dtype of the left operand.

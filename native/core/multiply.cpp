@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "core/scaled.hpp"
 #include "core/scratch.hpp"
 
 namespace vsquant {
@@ -147,11 +148,13 @@ bool Multiplication::runs_folded_few() const {
 }
 
 int Multiplication::start_bias() const {
+  if (float_scaled) return 0;
   if (runs_few()) return 8;
   return codes_signed && plan.path == ProductPath::vectors ? kernels->vector_bias : 0;
 }
 
 Fault multiply(const ThreadPool& pool, const Multiplication& m, const RowSource& source, const Outputs& outputs) {
+  if (m.float_scaled) return multiply_scaled(pool, m, source, outputs);
   const Grid grid(m, pool.threads);
   std::atomic<Fault> fault{Fault::none};
   for_each_chunk(pool, grid.count(), [&](std::int64_t chunk) {

@@ -25,6 +25,7 @@ struct Multiplication {
   std::int64_t blocks_per_position;
   bool codes_signed;
   bool scaled;                         // activations have vector scales that the tiles must multiply by
+  bool float_scaled = false;           // either operand's vector scales are floats: core/scaled.hpp
   bool biased = false;                 // signed codes were made unsigned: 128 is added to each
   float power = 1;                     // 2^d
 

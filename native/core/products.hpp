@@ -33,6 +33,8 @@ struct PackedWeight {
   int blocks_per_vector;           // V / 16
   std::int64_t channels;           // K
   std::int64_t blocks;             // kernel positions * blocks of one position
+  const void* float_scales = nullptr;  // [panels][vectors][16] float32, or float16; then scale_layout is none
+  bool half_scales = false;
   std::int64_t panels() const { return (channels + kPanelChannels - 1) / kPanelChannels; }
   std::int64_t vectors() const { return blocks / blocks_per_vector; }
 };
@@ -43,6 +45,7 @@ struct RowTile {
   const std::uint8_t* const* codes;   // -> blocks_per_position * 16 codes, int8 or uint8
   // -> for every vector what its partial sum starts from, minus the bias of the weights times the sum of its codes:
   // vector tiles with signed codes bias the weights by Kernels::vector_bias, few_tile by 8. Null for unsigned codes.
+  // For scaled_tile the bits of every vector's float scale, or null.
   const std::int32_t* const* starts;
   const std::int16_t* const* scales;  // -> for every vector its activation scale, or null
   int rows;

@@ -1,7 +1,9 @@
 // Convolutions, depthwise convolutions, matmuls and weight-only layers give the scalar kernels' floats on every
 // instruction set, out of and into buffers of exactly their size: sanitizers see any step beyond.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -135,22 +137,59 @@ void check_depthwise(const ConvShape& shape) {
 }
 
 void check_matmul(const char* left, const char* right, std::int64_t rows, std::int64_t columns, std::int64_t length) {
+  const int size = std::max({format(left).vector_size, format(right).vector_size, 1});
+  const int elements = (size + kBlockElements - 1) / kBlockElements * kBlockElements;
   const std::vector<float> a = floats(2 * rows * length), b = floats(2 * columns * length);
   const Matmul matmul{{a.data(), DType::float32, format(left), {}, rows},
                       {b.data(), DType::float32, format(right), {}, columns},
-                      Share::group, ScaleMode::requantize, 0, 2, length, kBlockElements};
+                      Share::group, ScaleMode::requantize, 0, 2, length, elements, size > 1 && size % kBlockElements != 0 ? size : 0};
   check(2 * rows * columns, 0.0f, [&](const Kernels& kernels, std::vector<float>& y) {
     CHECK(vsquant::matmul({}, kernels, matmul, y.data()) == Fault::none);
   });
 }
 
-void check_weight_only(const char* weight, std::int64_t rows, std::int64_t channels, std::int64_t outputs) {
-  Weight w(weight, "8", outputs, 1, channels, 1);
+// Scales of 16 channels that are floats, in place of the weight's own.
+std::vector<float> make_scales_floats(Weight& w, std::int64_t groups) {
+  PackedWeight& weight = w.layer.weight;
+  std::vector<float> scales = floats(groups * weight.panels() * weight.vectors() * kPanelChannels);
+  weight.scale_layout = ScaleLayout::none;
+  weight.float_scales = scales.data();
+  w.layer.weight_format.scale = ScaleKind::fp32;
+  return scales;
+}
+
+void check_float_scales(const char* weight, const char* activation, const ConvShape& shape) {
+  const std::int64_t part = shape.channels / shape.walk.groups;
+  Weight w(weight, activation, shape.outputs, shape.walk.groups, part, shape.walk.positions());
+  const std::vector<float> scales = make_scales_floats(w, shape.walk.groups);
+  const std::vector<float> x = floats(shape.samples * shape.in_pixels() * shape.channels);
+  check(shape.samples * shape.out_pixels() * shape.outputs, 0.0f, [&](const Kernels& kernels, std::vector<float>& y) {
+    CHECK(conv2d({}, kernels, w.layer, shape, static_input(x, w.layer.activation_format, nullptr),
+                 outputs_to(y, w.coarse)) == Fault::none);
+  });
+}
+
+void check_weight_only(const char* weight, bool float_scaled, const ConvShape& shape) {
+  const std::int64_t groups = shape.walk.groups;
+  Weight w(weight, "8", shape.outputs, groups, shape.channels / groups, shape.walk.positions());
+  std::vector<float> scales;
+  if (float_scaled) scales = make_scales_floats(w, groups);
   for (float& coarse : w.coarse) coarse = 1e-4f;
-  const std::vector<float> x = floats(rows * channels);
-  check(rows * outputs, 1e-3f, [&](const Kernels& kernels, std::vector<float>& y) {
-    weight_only_linear({}, kernels, w.layer.weight, {x.data(), DType::float32, rows, channels, channels},
-                       outputs_to(y, w.coarse));
+  const std::vector<float> x = floats(shape.samples * shape.in_pixels() * shape.channels);
+  check(shape.samples * shape.out_pixels() * shape.outputs, 1e-3f, [&](const Kernels& kernels, std::vector<float>& y) {
+    weight_only({}, kernels, w.layer, shape, x.data(), DType::float32, outputs_to(y, w.coarse));
+  });
+}
+
+void check_depthwise_weight_only(const ConvShape& shape) {
+  const std::int64_t stride = (shape.outputs + 15) / 16 * 16;
+  std::vector<std::int8_t> weights(shape.walk.positions() * stride);
+  for (auto& weight : weights) weight = static_cast<std::int8_t>(generator());
+  const DepthwiseLayer layer{format("8"), weights.data(), stride, shape.outputs / shape.channels};
+  const std::vector<float> x = floats(shape.samples * shape.in_pixels() * shape.channels);
+  const std::vector<float> coarse(shape.outputs, 1e-4f);
+  check(shape.samples * shape.out_pixels() * shape.outputs, 1e-3f, [&](const Kernels& kernels, std::vector<float>& y) {
+    depthwise_weight_only({}, kernels, layer, shape, x.data(), DType::float32, outputs_to(y, coarse));
   });
 }
 
@@ -175,7 +214,24 @@ int main() {
     check_matmul(text, text, 33, 70, 64);
   }
   check_matmul("8", "4-s4-v16", 1, 1, 1);
-  for (const char* weight : {"4-s4-v16", "8", "4", "6-s4-v16"})
-    for (const std::int64_t rows : {1, 3, 21}) check_weight_only(weight, rows, 50, 37);
+  check_matmul("8", "8u", 5, 7, 40);
+  check_matmul("4-s4-v24", "4-s4-v24", 5, 7, 40);
+  check_matmul("8u-sfp32-v16", "6-sfp32-v16", 5, 7, 40);
+  for (const char* weight : {"4-s4-v16", "6-s4-v16"}) {
+    for (const char* activation : {"8", "8u", "4-s4-v16", "8-sfp32-v16"}) {
+      check_float_scales(weight, activation, {2, 5, 4, 20, 37, same});
+      check_float_scales(weight, activation, {1, 4, 5, 24, 6, {{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}, 2}});
+    }
+  }
+  for (const char* weight : {"4-s4-v16", "8", "4", "6-s4-v16"}) {
+    for (const bool float_scaled : {false, true}) {
+      if (float_scaled && !std::strchr(weight, 's')) continue;
+      for (const std::int64_t rows : {1, 3, 21, 100}) check_weight_only(weight, float_scaled, linear_shape(rows, 50, 37));
+      check_weight_only(weight, float_scaled, {2, 5, 4, 20, 37, same});
+      check_weight_only(weight, float_scaled, {1, 4, 5, 24, 6, {{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}, 2}});
+    }
+  }
+  check_depthwise_weight_only({2, 6, 7, 20, 20, {{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}, 20}});
+  check_depthwise_weight_only({1, 9, 6, 10, 30, {{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}, 10}});
   return test::result();
 }

@@ -6,6 +6,7 @@
 
 #include "core/depthwise.hpp"
 #include "core/dispatch.hpp"
+#include "core/weight_only.hpp"
 #include "torch/layers.hpp"
 #include "torch/threads.hpp"
 
@@ -87,7 +88,27 @@ struct ConvLayer {
     return is_depthwise ? depthwise_conv2d(torch_threads(), kernels(), depthwise, shape, input, outputs)
                         : conv2d(torch_threads(), kernels(), dense, shape, input, outputs);
   }
+  void run_floats(const ConvShape& shape, const void* x, DType dtype, const Outputs& outputs) const {
+    if (is_depthwise)
+      depthwise_weight_only(torch_threads(), kernels(), depthwise, shape, x, dtype, outputs);
+    else
+      weight_only(torch_threads(), kernels(), dense, shape, x, dtype, outputs);
+  }
 };
+
+// Activations that stay floating point.
+Tensor of_plain_floats(const Tensor& x, const ConvShape& shape, const WeightTensors& tensors,
+                       const FormatArguments& formats, const EpilogueArguments& epilogue,
+                       const std::optional<Tensor>& out) {
+  const std::int64_t groups = shape.walk.groups, channels = shape.channels / groups;
+  const ConvLayer layer(tensors, {formats.weight, kAnyActivation, 0},
+                        {shape.outputs, channels, channels, shape.walk.positions(), groups});
+  Results results(epilogue, {tensors.coarse, formats.weight}, result_shape(shape));
+  const DType dtype = float_dtype(x, "x");
+  Tensor y = results.y(out, dtype);
+  layer.run_floats(shape, x.const_data_ptr(), dtype, results.outputs);
+  return y;
+}
 
 Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
                  const EpilogueArguments& epilogue, std::int64_t outputs, const WalkArguments& walk,
@@ -96,14 +117,16 @@ Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, 
   require_shape(x, "x", {-1, -1, -1, -1});
   const std::int64_t groups = require_groups(walk.groups, x.size(3), outputs), channels = x.size(3) / groups;
   const ConvShape shape = conv_shape(x, x.size(3), outputs, walk);
+  if (stays_float(formats.activation)) return of_plain_floats(x, shape, tensors, formats, epilogue, out);
   const ConvLayer layer(tensors, formats, {outputs, channels, channels, shape.walk.positions(), groups});
   const FloatInput input = float_input(arguments, layer.activation());
   if (input.how.share != Share::group) fail(Error::spec, "share must be 'group' for a convolution, not 'row'");
-  Results results(epilogue, tensors.coarse, result_shape(shape));
+  Results results(epilogue, {tensors.coarse, formats.weight}, result_shape(shape));
   Tensor y = results.y(out, input.dtype);
   const Fault fault = layer.run(shape, input, results.outputs);
+  const std::int64_t parts = layer.activation().vector_size == 0 ? 1 : groups;  // of a pixel, quantized each for itself
   require_none(fault, input.how.quantizer, Share::group,
-               {input.data, input.dtype, shape.samples, shape.in_pixels(), shape.channels},
+               {input.data, input.dtype, shape.samples, shape.in_pixels() * parts, shape.channels / parts},
                {input.how.range, input.how.range ? 1 : 0});
   return y;
 }
@@ -126,7 +149,7 @@ struct CodeLayer {
     layer.emplace(tensors, formats, WeightShape{outputs, channels, channels - std::max(format.vector_size, 1) + 1,
                                                 shape.walk.positions(), groups});
     input = code_input(arguments, format, shape.samples, 1);
-    input.rows_per_coarse = std::max<std::int64_t>(1, shape.in_pixels());
+    input.rows_per_coarse = std::max<std::int64_t>(1, input.rows_per_coarse * shape.in_pixels());
   }
   Fault run(const Outputs& outputs) const { return layer->run(shape, input, outputs); }
 };
@@ -135,7 +158,7 @@ Tensor of_codes(const CodeArguments& arguments, const WeightTensors& tensors, co
                 const EpilogueArguments& epilogue, std::int64_t outputs, const WalkArguments& walk,
                 const std::optional<Tensor>& out) {
   const CodeLayer layer(arguments, tensors, formats, outputs, walk);
-  Results results(epilogue, tensors.coarse, result_shape(layer.shape));
+  Results results(epilogue, {tensors.coarse, formats.weight}, result_shape(layer.shape));
   Tensor y = results.y(out, DType::float32);
   layer.run(results.outputs);
   return y;
@@ -199,7 +222,7 @@ Quantized to_codes(const CodeArguments& arguments, const WeightTensors& tensors,
                    const EpilogueArguments& epilogue, std::int64_t outputs, const WalkArguments& walk,
                    const RequantizeArguments& target, const Quantized* out) {
   const CodeLayer layer(arguments, tensors, formats, outputs, walk);
-  Results results(epilogue, tensors.coarse, result_shape(layer.shape));
+  Results results(epilogue, {tensors.coarse, formats.weight}, result_shape(layer.shape));
   return requantized(target, results, layer.layer->is_depthwise ? 1 : walk.groups,
                      [&](const Outputs& to) { return layer.run(to); }, out);
 }

@@ -10,18 +10,8 @@ namespace {
 
 std::int64_t whole(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
-Format product_format(const std::string& text, const char* role) {
-  const Format format = parse_format(text);
-  if (format.scale == ScaleKind::fp16 || format.scale == ScaleKind::fp32)
-    fail(Error::backend, std::string(role) + " vector scales must be integers or none to run natively, not floats");
-  if (format.vector_size % kBlockElements != 0)
-    fail(Error::backend, "the vector size must be a multiple of 16 to run natively, not " +
-                             std::to_string(format.vector_size));
-  return format;
-}
-
 ScaleLayout scale_layout(const Format& format) {
-  if (format.scale == ScaleKind::none) return ScaleLayout::none;
+  if (format.scale != ScaleKind::integer) return ScaleLayout::none;
   return format.scale_bits <= 4 ? ScaleLayout::nibbles : format.scale_bits <= 8 ? ScaleLayout::bytes : ScaleLayout::words;
 }
 
@@ -33,7 +23,7 @@ std::int64_t blocks_of(const Tensor& codes, const Format& format, const WeightSh
   const std::int64_t bytes = nibbles ? kBlockCodes / 2 : kBlockCodes;
   const std::int64_t unit = format.vector_size == 0 ? kBlockElements : format.vector_size;
   const auto blocks = [&](std::int64_t channels) {
-    return shape.positions * whole(channels, unit) * (unit / kBlockElements);
+    return shape.positions * whole(channels, unit) * whole(unit, kBlockElements);
   };
   const std::int64_t most = blocks(shape.channels), fewest = blocks(shape.fewest_channels);
   const std::int64_t given = codes.dim() == 3 ? codes.size(1) : -1;
@@ -47,9 +37,17 @@ const std::uint8_t* scales_of(const Tensor& scale, const Format& format, std::in
   if (layout == ScaleLayout::none) return nullptr;
   require_dtype(scale, "weight_scale", layout == ScaleLayout::words ? ScalarType::Short : ScalarType::Byte);
   require_shape(scale, "weight_scale",
-                {panels, blocks * kBlockElements / format.vector_size, layout == ScaleLayout::nibbles ? 8 : 16});
+                {panels, blocks / whole(format.vector_size, kBlockElements), layout == ScaleLayout::nibbles ? 8 : 16});
   require_contiguous(scale, "weight_scale");
   return static_cast<const std::uint8_t*>(scale.const_data_ptr());
+}
+
+const void* float_scales_of(const Tensor& scale, const Format& format, std::int64_t panels, std::int64_t blocks) {
+  if (!is_float(format.scale)) return nullptr;
+  require_dtype(scale, "weight_scale", format.scale == ScaleKind::fp16 ? ScalarType::Half : ScalarType::Float);
+  require_shape(scale, "weight_scale", {panels, blocks / whole(format.vector_size, kBlockElements), kPanelChannels});
+  require_contiguous(scale, "weight_scale");
+  return scale.const_data_ptr();
 }
 
 }  // namespace
@@ -78,18 +76,24 @@ void require_shape(const Tensor& tensor, const char* name, const Shape& shape) {
 }
 
 Format weight_format(const std::string& text) {
-  const Format format = product_format(text, "weight");
+  const Format format = parse_format(text);
   if (!format.is_signed) fail(Error::backend, "weights must be signed to run natively, not " + text);
   return format;
 }
 
-Format activation_format(const std::string& text) { return product_format(text, "activation"); }
+Format activation_format(const std::string& text) { return parse_format(text); }
 
 int vector_elements(const Format& weight, const Format& activation) {
   if (weight.vector_size != 0 && activation.vector_size != 0 && weight.vector_size != activation.vector_size)
     fail(Error::spec, "weights and activations must have the same vector size, not " +
                           std::to_string(weight.vector_size) + " and " + std::to_string(activation.vector_size));
-  return std::max({weight.vector_size, activation.vector_size, kBlockElements});
+  const int size = std::max({weight.vector_size, activation.vector_size, 1});
+  return static_cast<int>(whole(size, kBlockElements)) * kBlockElements;
+}
+
+int spread_size(const Format& weight, const Format& activation) {
+  const int size = std::max(weight.vector_size, activation.vector_size);
+  return size % kBlockElements == 0 ? 0 : size;
 }
 
 LinearLayer layer_of(const WeightTensors& tensors, const FormatArguments& formats, const WeightShape& shape) {
@@ -104,6 +108,8 @@ LinearLayer layer_of(const WeightTensors& tensors, const FormatArguments& format
   PackedWeight& weight = layer.weight;
   weight.codes = static_cast<const std::uint8_t*>(tensors.codes.const_data_ptr());
   weight.scales = scales_of(tensors.scale, layer.weight_format, panels, blocks);
+  weight.float_scales = float_scales_of(tensors.scale, layer.weight_format, panels, blocks);
+  weight.half_scales = layer.weight_format.scale == ScaleKind::fp16;
   weight.sums = elements<std::int32_t>(tensors.sums, "weight_sums");
   require_shape(tensors.sums, "weight_sums", {shape.outputs});
   weight.code_layout = layer.weight_format.bits <= 4 ? CodeLayout::nibbles : CodeLayout::bytes;
@@ -112,8 +118,12 @@ LinearLayer layer_of(const WeightTensors& tensors, const FormatArguments& format
   weight.blocks_per_vector = vector_elements(layer.weight_format, layer.activation_format) / kBlockElements;
   weight.channels = group_outputs;
   weight.blocks = blocks;
+  layer.vector_size = spread_size(layer.weight_format, layer.activation_format);
   const int unit = weight.blocks_per_vector * kBlockElements;
-  pad_positions(&weight, panels, shape.positions, whole(shape.channels, unit) * weight.blocks_per_vector);
+  if (layer.vector_size != 0 && layer.weight_format.vector_size == 0)
+    spread_positions(&weight, panels, shape.positions, shape.channels, layer.vector_size, unit);
+  else if (layer.vector_size == 0)
+    pad_positions(&weight, panels, shape.positions, whole(shape.channels, unit) * weight.blocks_per_vector);
   return layer;
 }
 
@@ -148,6 +158,15 @@ CodeInput code_input(const CodeArguments& arguments, const Format& format, std::
     const auto sizes = codes.sizes();
     input.scales = elements<std::int16_t>(arguments.vector_scale, "vector_scale");
     require_shape(arguments.vector_scale, "vector_scale", sizes.data(), sizes.size() - 1);
+  }
+  if (is_float(format.scale)) {
+    static constexpr float kOne = 1.0f;
+    const auto sizes = codes.sizes();
+    input.steps = elements<float>(arguments.vector_scale, "vector_scale");
+    require_shape(arguments.vector_scale, "vector_scale", sizes.data(), sizes.size() - 1);
+    input.coarse = &kOne;
+    input.rows_per_coarse = std::max<std::int64_t>(1, samples * rows);
+    return input;
   }
   input.coarse = elements<float>(arguments.coarse_scale, "coarse_scale");
   const bool by_row = arguments.coarse_scale.dim() == 2 && arguments.coarse_scale.size(1) == rows;

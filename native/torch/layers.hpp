@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 #include <tuple>
+#include <vector>
 
 #include "core/linear.hpp"
 #include "torch/tensors.hpp"
@@ -53,11 +54,15 @@ struct WeightShape {
 
 // Activations that are not quantized.
 inline bool stays_float(const std::string& activation_format) { return activation_format == "16"; }
+// Activations without vectors, which a weight is laid out for where they stay floating point.
+inline const std::string kAnyActivation = "8";
 // Formats that native products have; a BackendError names what they have not.
 Format weight_format(const std::string& text);
 Format activation_format(const std::string& text);
-// What activations are padded to: the vector size of either format, or a block.
+// What vectors of activations are padded to: the vector size of either format in whole blocks, or a block.
 int vector_elements(const Format& weight, const Format& activation);
+// The vector size where it is no multiple of 16, else 0.
+int spread_size(const Format& weight, const Format& activation);
 // The layer of the first group; a ShapeError where tensors do not fit formats and shape.
 LinearLayer layer_of(const WeightTensors&, const FormatArguments&, const WeightShape&);
 
@@ -92,9 +97,15 @@ struct EpilogueArguments {
   const std::string& function;
 };
 
-// Outputs of one shape; `residual` is kept alive here.
+// gamma_w of a weight of this format: one a channel, or none under float vector scales.
+struct WeightCoarse {
+  const Tensor& values;
+  const std::string& format;
+};
+
+// Outputs of one shape; `residual` and what is made here are kept alive here.
 struct Results {
-  Results(const EpilogueArguments&, const Tensor& weight_coarse, const Shape&);
+  Results(const EpilogueArguments&, const WeightCoarse&, const Shape&);
   // Memory for y, as result() gives it.
   Tensor y(const std::optional<Tensor>& given, DType);
   // The same for memory that is checked already.
@@ -103,6 +114,7 @@ struct Results {
   Shape shape;
   Outputs outputs{};
   std::optional<Tensor> residual;
+  std::vector<float> ones;  // for weights without gamma
 };
 
 using RunLayer = std::function<Fault(const Outputs&)>;

@@ -14,12 +14,13 @@ namespace {
 // Activations that stay floating point.
 Tensor of_plain_floats(const Tensor& x, const WeightTensors& tensors, const FormatArguments& formats,
                        const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
-  const std::string any_activation = "8";
-  const LinearLayer layer = layer_of(tensors, {formats.weight, any_activation, 0}, {outputs, x.size(2), x.size(2)});
-  Results results(epilogue, tensors.coarse, {x.size(0), x.size(1), outputs});
-  const FloatRows rows{x.const_data_ptr(), float_dtype(x, "x"), x.size(0) * x.size(1), x.size(2), x.size(2)};
-  Tensor y = results.y(out, rows.dtype);
-  weight_only_linear(torch_threads(), kernels(), layer.weight, rows, results.outputs);
+  const LinearLayer layer =
+      layer_of(tensors, {formats.weight, kAnyActivation, 0}, {outputs, x.size(2), x.size(2)});
+  Results results(epilogue, {tensors.coarse, formats.weight}, {x.size(0), x.size(1), outputs});
+  const DType dtype = float_dtype(x, "x");
+  Tensor y = results.y(out, dtype);
+  weight_only(torch_threads(), kernels(), layer, linear_shape(x.size(0) * x.size(1), x.size(2), outputs),
+              x.const_data_ptr(), dtype, results.outputs);
   return y;
 }
 
@@ -29,9 +30,9 @@ Tensor of_floats(const FloatArguments& arguments, const WeightTensors& tensors, 
   require_shape(x, "x", {-1, -1, -1});
   if (stays_float(formats.activation)) return of_plain_floats(x, tensors, formats, epilogue, outputs, out);
   const LinearLayer layer = layer_of(tensors, formats, {outputs, x.size(2), x.size(2)});
-  const ActivationShape rows{x.size(0), x.size(1), x.size(2), 1, layer.vector_elements()};
+  const ActivationShape rows{x.size(0), x.size(1), x.size(2), 1, layer.vector_elements(), layer.vector_size};
   const FloatInput input = float_input(arguments, layer.activation_format);
-  Results results(epilogue, tensors.coarse, {rows.samples, rows.rows, outputs});
+  Results results(epilogue, {tensors.coarse, formats.weight}, {rows.samples, rows.rows, outputs});
   Tensor y = results.y(out, input.dtype);
   const Fault fault = linear(torch_threads(), kernels(), layer, rows, input, results.outputs);
   require_none(fault, input.how.quantizer, input.how.share,
@@ -53,7 +54,7 @@ struct CodeLayer {
     const Format format = activation_format(formats.activation);
     const std::int64_t channels = channels_of_codes(codes, format, 1);
     layer = layer_of(tensors, formats, {outputs, channels, channels - std::max(format.vector_size, 1) + 1});
-    rows = {codes.size(0), codes.size(1), channels, 1, layer.vector_elements()};
+    rows = {codes.size(0), codes.size(1), channels, 1, layer.vector_elements(), layer.vector_size};
     input = code_input(arguments, format, rows.samples, rows.rows);
   }
   Fault run(const Outputs& outputs) const { return linear(torch_threads(), kernels(), layer, rows, input, outputs); }
@@ -84,7 +85,7 @@ Tensor linear_out(const Tensor& x, const std::optional<Tensor>& activation_range
 Tensor of_codes(const CodeArguments& arguments, const WeightTensors& tensors, const FormatArguments& formats,
                 const EpilogueArguments& epilogue, std::int64_t outputs, const std::optional<Tensor>& out) {
   const CodeLayer layer(arguments, tensors, formats, outputs);
-  Results results(epilogue, tensors.coarse, {layer.rows.samples, layer.rows.rows, outputs});
+  Results results(epilogue, {tensors.coarse, formats.weight}, {layer.rows.samples, layer.rows.rows, outputs});
   Tensor y = results.y(out, DType::float32);
   layer.run(results.outputs);
   return y;
@@ -117,7 +118,7 @@ Quantized to_codes(const CodeArguments& arguments, const WeightTensors& tensors,
                    const EpilogueArguments& epilogue, std::int64_t outputs, const RequantizeArguments& target,
                    const Quantized* out) {
   const CodeLayer layer(arguments, tensors, formats, outputs);
-  Results results(epilogue, tensors.coarse, {layer.rows.samples, layer.rows.rows, outputs});
+  Results results(epilogue, {tensors.coarse, formats.weight}, {layer.rows.samples, layer.rows.rows, outputs});
   return requantized(target, results, 1, [&](const Outputs& to) { return layer.run(to); }, out);
 }
 

@@ -51,9 +51,11 @@ Tensor product(const Tensor& left, const Tensor& right, const std::optional<Tens
                 static_cast<int>(std::clamp<std::int64_t>(product_bits, 0, 64)),
                 left.size(0),
                 left.size(2),
+                0,
                 0};
   require_fit(left, right);
   matmul.vector_elements = vector_elements(matmul.right.format, matmul.left.format);
+  matmul.vector_size = spread_size(matmul.right.format, matmul.left.format);
   const Shape shape{matmul.groups, matmul.left.rows, matmul.right.rows};
   Tensor y = result(out, shape, matmul.left.dtype);
   require_finite(vsquant::matmul(torch_threads(), kernels(), matmul, y.mutable_data_ptr()), matmul);

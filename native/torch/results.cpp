@@ -27,10 +27,15 @@ bool fuses(const Format& format, const Kernels& kernels, std::int64_t channels, 
 
 }  // namespace
 
-Results::Results(const EpilogueArguments& arguments, const Tensor& weight_coarse, const Shape& of) : shape(of) {
+Results::Results(const EpilogueArguments& arguments, const WeightCoarse& coarse, const Shape& of) : shape(of) {
   const std::int64_t channels = shape.channels();
-  outputs.weight_coarse = elements<float>(weight_coarse, "weight_coarse");
-  require_shape(weight_coarse, "weight_coarse", {channels});
+  if (is_float(parse_format(coarse.format).scale)) {
+    ones.assign(static_cast<std::size_t>(channels), 1.0f);
+    outputs.weight_coarse = ones.data();
+  } else {
+    outputs.weight_coarse = elements<float>(coarse.values, "weight_coarse");
+    require_shape(coarse.values, "weight_coarse", {channels});
+  }
   if (arguments.bias.has_value()) {
     outputs.bias = elements<float>(*arguments.bias, "bias");
     require_shape(*arguments.bias, "bias", {channels});

@@ -41,17 +41,16 @@ def test_native_code_runs_where_it_can(operation: str) -> None:
 
 
 @pytest.mark.usefixtures("built")
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("w4a8-s4/4-v8", "the vector size must be a multiple of 16, not 8"),
-        ("w4a8-sfp16/x", "weight vector scales must be integers or none, not fp16"),
-        ("w4a8-s4/fp32", "activation vector scales must be integers or none, not fp32"),
-        ("mxfp4", "mxfp4 is a comparison format, which is simulated only"),
-    ],
-)
-def test_what_native_code_cannot_run_says_why(text: str, problem: str) -> None:
-    choice = choose("linear", *formats(text))
+@pytest.mark.parametrize("text", ["w4a8-s4/4-v8", "w4a8-sfp16/x", "w4a8-s4/fp32", "w4a16-s4/x", "w8a16-sfp32/x-v2"])
+@pytest.mark.parametrize("operation", ["linear", "conv2d"])
+def test_native_code_runs_every_scale_and_vector_size(operation: str, text: str) -> None:
+    assert choose(operation, *formats(text)).backend == "cpu"
+
+
+@pytest.mark.usefixtures("built")
+def test_what_native_code_cannot_run_says_why() -> None:
+    choice = choose("linear", *formats("mxfp4"))
+    problem = "mxfp4 is a comparison format, which is simulated only"
     assert (choice.backend, choice.others) == ("eager", {"cpu": problem})
 
 

@@ -17,6 +17,7 @@ from vsquant.spec.formats import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MIN_ELEMENT_B
 
 W4S4 = IntegerFormat(bits=4, scale=4)
 W8 = IntegerFormat(bits=8, vector_size=None, scale=None)
+FP16 = IntegerFormat(bits=4, scale="fp16")
 SCALES = [None, *range(MIN_SCALE_BITS, MAX_SCALE_BITS + 1)]
 
 
@@ -27,6 +28,19 @@ def _element(block, channel, element, fmt):
         byte = int(block[h * 64 + channel * 4 + rest % 4])
         return (byte >> 4 if rest >= 4 else byte & 15) - 8
     return int(block[element // 4 * 64 + channel * 4 + element % 4])
+
+
+@pytest.fixture(scope="session")
+def make_weight(make_codes):
+    """Codes and vector scales as `make_codes`, and float scales where the format has such."""
+
+    def make(fmt, shape, seed=0):
+        codes, scale = make_codes(fmt, shape, seed)
+        if isinstance(fmt.scale, str):
+            scale = np.random.default_rng(seed).integers(1, 2048, size=shape[:-1]).astype(np.float32) / 1024
+        return codes, scale
+
+    return make
 
 
 def _scale(stored, channel, fmt):
@@ -68,6 +82,34 @@ def test_every_code_and_scale_lies_where_the_page_says(make_codes, bits, scale, 
         group, inside = divmod(k, outputs // groups)
         stored = packed.vector_scale[group * 2 + inside // 16, r * vectors + j]
         assert _scale(stored, inside % 16, fmt) == sigma[k, r, j]
+
+
+@pytest.mark.parametrize("scale", [4, "fp16", "fp32"])
+@pytest.mark.parametrize("bits", [4, 7])
+@pytest.mark.parametrize("size", [5, 24])
+def test_vectors_of_other_sizes_are_padded_to_whole_blocks(make_weight, size, bits, scale):
+    fmt = IntegerFormat(bits=bits, scale=scale, vector_size=size)
+    wide = IntegerFormat(bits=bits, scale=scale, vector_size=-(-size // 16) * 16)
+    codes, sigma = make_weight(fmt, (20, 3, 2, size))
+    padded = np.pad(codes, ((0, 0), (0, 0), (0, 0), (0, wide.vector_size - size)))
+    ours, theirs = interleave(codes, sigma, fmt), interleave(padded, sigma, wide)
+    assert ours.codes.shape == (2, 3 * 2 * wide.vector_size // 16, 128 if bits <= 4 else 256)
+    assert np.array_equal(ours.codes, theirs.codes)
+    assert np.array_equal(ours.vector_scale, theirs.vector_scale)
+    assert np.array_equal(ours.sums, theirs.sums)
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [("fp16", np.float16), ("fp32", np.float32)])
+def test_float_scales_lie_channel_by_channel(make_weight, scale, dtype):
+    fmt = IntegerFormat(bits=4, scale=scale)
+    codes, scales = make_weight(fmt, (36, 3, 2, 16))
+    packed = interleave(codes, scales, fmt, groups=2)
+    assert packed.vector_scale.dtype == dtype
+    assert packed.vector_scale.shape == (4, 6, 16)
+    for k, r, j in product(range(36), range(3), range(2)):
+        group, inside = divmod(k, 18)
+        assert packed.vector_scale[group * 2 + inside // 16, r * 2 + j, inside % 16] == dtype(scales[k, r, j])
+    assert packed.sums.tolist() == codes.reshape(36, -1).sum(1).tolist()
 
 
 def test_the_pages_example():
@@ -117,9 +159,9 @@ def test_depthwise_weights_have_a_row_for_each_kernel_position(make_codes):
 
 @st.composite
 def _weights(draw):
-    scale = draw(st.sampled_from(SCALES))
-    vector = None if scale is None else draw(st.sampled_from([16, 32, 48]))
-    top = scale is not None and draw(st.booleans())
+    scale = draw(st.sampled_from([*SCALES, "fp16", "fp32"]))
+    vector = None if scale is None else draw(st.sampled_from([2, 5, 8, 16, 20, 32, 48]))
+    top = isinstance(scale, int) and draw(st.booleans())
     fmt = IntegerFormat(
         bits=draw(st.integers(2, 8)),
         scale=scale,
@@ -134,9 +176,9 @@ def _weights(draw):
 
 
 @given(_weights())
-def test_deinterleave_is_the_inverse(make_codes, weight):
+def test_deinterleave_is_the_inverse(make_weight, weight):
     fmt, shape, groups, seed = weight
-    codes, scale = make_codes(fmt, shape, seed)
+    codes, scale = make_weight(fmt, shape, seed)
     packed = interleave(codes, scale, fmt, groups=groups)
     back, back_scale = deinterleave(packed.codes, packed.vector_scale, fmt, shape, groups=groups)
     assert np.array_equal(back, codes)
@@ -163,8 +205,8 @@ def test_a_large_weight_is_interleaved_in_well_under_two_seconds(make_codes):
         (W4S4, None),
         (W8, None),
         (IntegerFormat(bits=4, scale=4, vector_size=48), None),
-        (IntegerFormat(bits=4, scale=4, vector_size=8), "the vector size must be a multiple of 16, not 8"),
-        (IntegerFormat(bits=4, scale="fp16"), "vector scales must be integers or none, not fp16"),
+        (IntegerFormat(bits=4, scale=4, vector_size=8), None),
+        (IntegerFormat(bits=4, scale="fp16"), None),
         (IntegerFormat(bits=4, scale=4, signed=False), "weights must be signed"),
         (LayerSpec.parse("nvfp4").weight, "nvfp4 is a comparison format, which is simulated only"),
     ],
@@ -188,6 +230,9 @@ def _ones(*shape, dtype=np.int8):
         ((_ones(4, 1, 16), _ones(4, 1, dtype=float)), W4S4, 1, "vector_scale must be integers, not float64"),
         ((_ones(4, 1, 16, dtype=np.float32), _ones(4, 1)), W4S4, 1, "codes must be integers, not float32"),
         ((_ones(4, 1, 16), _ones(4, 1)), W8, 1, r"vector_scale must be None where vector scales are no integers"),
+        ((_ones(4, 1, 16), None), FP16, 1, "vector_scale must be given for fp16 vector scales, not None"),
+        ((_ones(4, 1, 16), _ones(4, 1)), FP16, 1, "vector_scale must be floats, not int8"),
+        ((_ones(4, 1, 16), _ones(4, 2, dtype=float)), FP16, 1, r"vector_scale must be \(4, 1\), not \(4, 2\)"),
         (
             (_ones(4, 1, 8), _ones(4, 1)),
             W4S4,
@@ -199,10 +244,10 @@ def _ones(*shape, dtype=np.int8):
         ((_ones(4, 1, 16), _ones(4, 1)), W4S4, 3, "groups must divide 4 channels, not be 3"),
         ((_ones(4, 1, 16), _ones(4, 1)), W4S4, 0, "groups must divide 4 channels, not be 0"),
         (
-            (_ones(4, 1, 8), _ones(4, 1)),
-            IntegerFormat(bits=4, scale=4, vector_size=8),
+            (_ones(4, 1, 16), _ones(4, 1)),
+            IntegerFormat(bits=4, scale=4, signed=False),
             1,
-            "the weight must have an interleaved layout, but the vector size must be a multiple of 16, not 8",
+            "the weight must have an interleaved layout, but weights must be signed",
         ),
     ],
 )

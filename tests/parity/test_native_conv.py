@@ -37,6 +37,14 @@ SPECS = [
     "w5a6-s8/3-v64-tensor",
     "w4a4-s4/6-p4-tensor",
     "w8a4-s9/10-p3-top",
+    "w4a8-s4/x-v8",
+    "w4a4-s4/4-v2-tensor",
+    "w8a8u-sx/8-v24",
+    "w4a4-s4/6-p4-v12-tensor",
+    "w4a8-sfp16/x",
+    "w4a8-s4/fp32-v24",
+    "w8a8u-sfp32/fp32",
+    "w8a4-sx/fp32",
 ]
 STEM = Walk(kernel=(7, 7), stride=(2, 2), padding=(3, 3, 3, 3))
 SAME = Walk(kernel=(3, 3), padding=(1, 1, 1, 1))
@@ -76,7 +84,7 @@ DEPTHWISE: dict[str, tuple[Walk, int, int, tuple[int, int]]] = {
     "one pixel": (Walk(kernel=(3, 3), padding=(1, 1, 1, 1), groups=48), 48, 48, (1, 1)),
 }
 DEPTHWISE_SPECS = ["w8a8-tensor", "w8a8u", "w4a8", "w3a5u-tensor", "w8a8-full"]
-CHAINED = ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor"]
+CHAINED = ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor", "w4a8-sfp32/6-v20"]
 TARGETS = ["4-s4-v16", "4u-s6-v16", "8u", "8-s4-v32", "4-s4-v8", "6-sfp32-v16"]
 
 
@@ -92,7 +100,7 @@ def normal(*shape: int, unsigned: bool = False) -> Tensor:
 
 def packed(walk: Walk, channels: int, outputs: int, fmt: IntegerFormat) -> PackedWeight:
     weight = normal(outputs, channels // walk.groups, *walk.kernel)
-    q = quantize_weight(weight, fmt, name="layer")
+    q = quantize_weight(weight + weight.sign() / 64, fmt, name="layer")  # no scale too small for fp16
     return kernels.pack_weight(q.codes, q.vector_scale, q.coarse_scale, fmt, tuple(weight.shape), groups=walk.groups)
 
 
@@ -108,7 +116,7 @@ def codes(spec: LayerSpec, x: Tensor, groups: int) -> QuantizedTensor:
 
 
 ALL_WALKS = WALKS | {f"depthwise {name}": walk for name, walk in DEPTHWISE.items()}
-CASES = [(text, name) for text in SPECS for name in WALKS] + [
+CASES = [(text, name) for text in [*SPECS, CHAINED[-1]] for name in WALKS] + [
     (text, f"depthwise {name}") for text in DEPTHWISE_SPECS for name in DEPTHWISE
 ]
 

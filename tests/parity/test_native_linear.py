@@ -50,6 +50,19 @@ SPECS = [
     "w4a6-s6/10-p8",
     "w8a4-s9/10-p3-top-token",
     "w4a8-s4/8-p11-v32-full",
+    "w4a8-s4/x-v8",
+    "w4a4-s4/4-v2-token",
+    "w6a8-s6/8-v24-tensor",
+    "w4a8-sx/4-v20-token",
+    "w8a8u-sx/8-v40",
+    "w4a4-s4/6-p4-v12-tensor",
+    "w4a8-sfp16/x-token",
+    "w8a8u-sfp32/x",
+    "w4a8-s4/fp32",
+    "w4a8u-sfp16/fp32-v48",
+    "w8a8-sfp32/fp16-v24-full",
+    "w8a4-sx/fp32-v10",
+    "w4a8-sfp32/10-v16-token",
 ]
 SHAPES = [
     (1, 1, 16, 16),
@@ -132,7 +145,18 @@ def test_codes(text: str) -> None:
 
 @pytest.mark.parametrize("scale_mode", ["requantize", "paper"])
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("text", ["w4a8-s4/x", "w4a4u-s4/6", "w8a8-tensor", "w4a8-s4/8-token", "w8a4-s9/10-p3-token"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "w4a8-s4/x",
+        "w4a4u-s4/6",
+        "w8a8-tensor",
+        "w4a8-s4/8-token",
+        "w8a4-s9/10-p3-token",
+        "w4a8-sfp32/6",
+        "w4a8-s4/6-v12",
+    ],
+)
 def test_codes_of_the_next_layer(text: str, target: str, scale_mode: str) -> None:
     spec, fmt = LayerSpec.parse(text), parse_format(target)
     assert isinstance(fmt, IntegerFormat)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vsquant import kernels
-from vsquant.errors import BackendError, NonFiniteError, ShapeError
+from vsquant.errors import NonFiniteError, ShapeError, SpecError
 from vsquant.kernels import native
 from vsquant.kernels.format_text import parse_format
 from vsquant.spec.formats import IntegerFormat
@@ -27,6 +27,11 @@ FORMATS = [
     ("4u-s4-v48", "8", 0),
     ("2-s2-v16", "3-s10-v16", 4),
     ("8", "8u", 0),
+    ("4-s4-v8", "4-s4-v8", 0),
+    ("8-s4-v24", "8u-s6-v24", 5),
+    ("4-sfp16-v16", "8-s4-v16", 0),
+    ("8u-sfp32-v20", "8u-sfp32-v20", 0),
+    ("8", "4-sfp32-v16", 0),
     ("8u", "8u", 0),
     ("6u-s8-v16", "8u-s10-v16", 0),
     ("4-s4-v32", "8u-s4-v32", 6),
@@ -97,7 +102,7 @@ def test_views_are_read_as_they_are() -> None:
         (1, torch.ones(2, 4, 40), ShapeError, "right must have the groups and the length of left (2, 3, 48), not (2, 4, 40)"),  # noqa: E501
         (1, torch.ones(2, 4, 48) / 0, NonFiniteError, "a tensor must be finite to be quantized, but it holds Inf"),
         (2, torch.ones(3), ShapeError, "left_range must be one value or one per group (2), not of shape (3,)"),
-        (5, "4-sfp16-v16", BackendError, "activation vector scales must be integers or none to run natively, not floats"),  # noqa: E501
+        (5, "9", SpecError, "a tensor format must read like '4-s4-v16' or '8u' to run natively, not '9'"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(at: int, wrong: object, error: type[Exception], message: str) -> None:

@@ -7,6 +7,7 @@ namespace vsquant {
 #include "core/isa/depthwise.inl"
 #include "core/isa/epilogue.inl"
 #include "core/isa/float_products.inl"
+#include "core/isa/scaled.inl"
 
 namespace {
 
@@ -26,8 +27,9 @@ Kernels table() {
   kernels.vector_form = vector_form;
   kernels.reads_bytes_in_place = true;
   kernels.depthwise_tile = depthwise::tile;
-  kernels.float_panels = floats::kPanels;
-  kernels.float_tile = floats::tile;
+  kernels.scaled_rows = scaled::kMostRows;
+  kernels.scaled_tile = scaled::tile;
+  kernels.floats = floats::table;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;
   return kernels;

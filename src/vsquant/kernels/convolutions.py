@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsquant.kernels.numerics import split_dim
-from vsquant.kernels.products import Formats, Operand, fold, folded_sums, rounded_sums
+from vsquant.kernels.numerics import pad_tail, split_dim
+from vsquant.kernels.products import Formats, Operand, fold, folded_sums, product_sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,9 @@ def conv_sums(x: Operand, w: Operand, formats: Formats, walk: Walk) -> Tensor:
         split_dim(w.codes, 0, (walk.groups, outputs // walk.groups)),
         None if w.scale is None else split_dim(w.scale, 0, (walk.groups, outputs // walk.groups)),
     )
-    one_sample = _rounded if formats.shift else _depthwise if walk.groups > 1 and w.length == 1 else _folded
+    one_sample = _by_vectors if formats.shift or not formats.integer_sums else _folded
+    if walk.groups > 1 and w.length == 1 and one_sample is _folded:
+        one_sample = _depthwise
     for sample in range(samples):
         scale = None if grouped.scale is None else grouped.scale[sample]
         sums[sample] = one_sample(Operand(grouped.codes[sample], scale), rows, formats, walk)
@@ -99,8 +101,13 @@ def _depthwise(x: Operand, w: Operand, formats: Formats, walk: Walk) -> Tensor:
     return sums.to(torch.float32)
 
 
-def _rounded(x: Operand, w: Operand, formats: Formats, walk: Walk) -> Tensor:
-    """As `_folded` with scale products rounded by eq. (8)."""
+def _by_vectors(x: Operand, w: Operand, formats: Formats, walk: Walk) -> Tensor:
+    """As `_folded` vector by vector: with scale products rounded by eq. (8), or with scales that are floats."""
+    size = formats.activation.vector_size or formats.weight.vector_size
+    assert size is not None
+    x, w = _in_vectors(x, size), _in_vectors(w, size)
+    vectors = min(x.codes.shape[-2], w.codes.shape[-2])  # beyond lies padding
+    x, w = x.first(vectors), w.first(vectors)
     assert x.scale is not None and w.scale is not None
     codes, scale = walk.windows(x.codes), walk.windows(x.scale)
     rows = Operand(
@@ -109,5 +116,14 @@ def _rounded(x: Operand, w: Operand, formats: Formats, walk: Walk) -> Tensor:
         ),
         scale.permute(4, 0, 1, 2, 3, 5).reshape(walk.groups, -1, walk.positions * x.scale.shape[-1]),
     )
-    sums = rounded_sums(rows, Operand(w.codes.flatten(2, 3), w.scale.flatten(2, 3)), formats)
+    sums = product_sums(rows, Operand(w.codes.flatten(2, 3), w.scale.flatten(2, 3)), formats)
     return sums.movedim(0, 1).reshape(*codes.shape[:2], -1)
+
+
+def _in_vectors(operand: Operand, size: int) -> Operand:
+    """An operand without vectors, (..., 1, C), cut into vectors of scale 1."""
+    if operand.scale is not None:
+        return operand
+    codes = pad_tail(operand.codes.squeeze(-2), size)
+    codes = split_dim(codes, codes.dim() - 1, (codes.shape[-1] // size, size))
+    return Operand(codes, torch.ones(codes.shape[:-1], dtype=torch.float32, device=codes.device))

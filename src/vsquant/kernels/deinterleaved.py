@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vsquant.packing import BLOCK_ELEMENTS, PANEL_CHANNELS
-from vsquant.spec.formats import IntegerFormat
+from vsquant.spec.formats import IntegerFormat, padded_length
 
 NIBBLE_BITS: Final = 4
 _NIBBLE_OFFSET: Final = 8
@@ -26,7 +26,9 @@ def deinterleave_codes(packed: Tensor, fmt: IntegerFormat, outputs: int, groups:
 
 
 def deinterleave_scales(packed: Tensor, fmt: IntegerFormat, outputs: int, groups: int) -> Tensor:
-    """Vector scales int16 (K, vectors of all kernel positions) from panels."""
+    """Vector scales (K, vectors of all kernel positions) from panels: int16, or float32 where they are floats."""
+    if not fmt.two_level:
+        return _channels(packed.transpose(1, 2), outputs, groups).to(torch.float32)
     if fmt.scale_storage_bits <= NIBBLE_BITS:
         packed = torch.cat((packed & 15, packed >> NIBBLE_BITS), dim=2)
     return _channels(packed.transpose(1, 2), outputs, groups).to(torch.int16) + fmt.scale_min
@@ -45,14 +47,25 @@ def deinterleave_code_rows(packed: Tensor, fmt: IntegerFormat, rows: Tensor) -> 
 
 
 def deinterleave_scale_rows(packed: Tensor, fmt: IntegerFormat, rows: Tensor) -> Tensor:
-    """Vector scales int16 (n, vectors) of the channels ``rows`` (n,) of an ungrouped weight."""
+    """Vector scales (n, vectors) of the channels ``rows`` (n,) of an ungrouped weight, as `deinterleave_scales`."""
     panel, channel = rows // PANEL_CHANNELS, rows % PANEL_CHANNELS
     entries = packed.transpose(1, 2)
+    if not fmt.two_level:
+        return entries[panel, channel].to(torch.float32)
     if fmt.scale_storage_bits > NIBBLE_BITS:
         return entries[panel, channel].to(torch.int16) + fmt.scale_min
     half = PANEL_CHANNELS // 2
     shift = (channel // half * NIBBLE_BITS).to(torch.uint8).unsqueeze(1)
     return ((entries[panel, channel % half] >> shift) & 15).to(torch.int16) + fmt.scale_min
+
+
+def without_padding(codes: Tensor, fmt: IntegerFormat) -> Tensor:
+    """Codes (..., vectors * V) of rows (..., blocks * 16), in which vectors take whole blocks."""
+    size = fmt.vector_size
+    if size is None or size % BLOCK_ELEMENTS == 0:
+        return codes
+    vectors = codes.view(*codes.shape[:-1], -1, padded_length(size, BLOCK_ELEMENTS))
+    return vectors[..., :size].flatten(-2)
 
 
 def _channels(panels: Tensor, outputs: int, groups: int) -> Tensor:

@@ -228,8 +228,12 @@ def matmul(
     a = eager.quantize(left, left_range, formats.activation, share, scale_mode)
     w = eager.quantize(right, right_range, formats.weight, share, scale_mode)
     y = product_sums(Operand(a.codes, a.vector_scale), Operand(w.codes, w.vector_scale), formats)
-    if a.coarse_scale is not None and w.coarse_scale is not None:
-        y = (a.coarse_scale.unsqueeze(2) * w.coarse_scale.unsqueeze(1)) * y
+    left_coarse = None if a.coarse_scale is None else a.coarse_scale.unsqueeze(2)
+    right_coarse = None if w.coarse_scale is None else w.coarse_scale.unsqueeze(1)
+    if left_coarse is not None and right_coarse is not None:
+        y = (left_coarse * right_coarse) * y
+    elif (coarse := right_coarse if left_coarse is None else left_coarse) is not None:
+        y = coarse * y
     return (y * 2.0**formats.shift if formats.shift else y).to(left.dtype)
 
 

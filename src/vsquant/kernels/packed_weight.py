@@ -14,10 +14,11 @@ from vsquant.kernels.deinterleaved import (
     deinterleave_codes,
     deinterleave_scale_rows,
     deinterleave_scales,
+    without_padding,
 )
 from vsquant.kernels.eager import QuantizedTensor, dequantize
 from vsquant.kernels.memory import in_huge_pages
-from vsquant.packing import interleave, weight_sums, why_not_interleaved
+from vsquant.packing import interleave
 from vsquant.spec.formats import IntegerFormat, padded_length
 
 
@@ -26,12 +27,9 @@ class PackedWeight:
     """A weight (K, C / groups, *kernel) in the interleaved layout of `vsquant.packing`.
 
     ``codes`` are uint8 (panels, blocks, 128) or int8 (panels, blocks, 256), for depthwise weights without vectors int8
-    (R*S, K padded to 16); ``scale`` is uint8 or int16 (panels, vectors, 8 or 16), or empty without vectors. ``sums``
-    int32 (K,) are sum of q*sigma over a channel modulo 2^32; ``coarse`` is gamma, float32 (K,), or empty where vector
-    scales are fp16 or fp32.
-
-    Formats that have no interleaved layout are held plain, one byte a code, for the eager backend: ``codes`` int8
-    (K, R*S, vectors, V), ``scale`` int16 or float32 (K, R*S, vectors).
+    (R*S, K padded to 16); ``scale`` is uint8 or int16 (panels, vectors, 8 or 16), float16 or float32 (panels, vectors,
+    16), or empty without vectors. ``sums`` int32 (K,) are sum of q*sigma over a channel modulo 2^32; ``coarse`` is
+    gamma, float32 (K,), or empty where vector scales are fp16 or fp32.
     """
 
     codes: Tensor
@@ -74,18 +72,10 @@ def pack_weight(
     expected = (shape[0], *shape[2:], padded_length(shape[1], fmt.vector_size) // size, size)
     if tuple(codes.shape) != expected:
         raise ShapeError(f"codes must be {expected} for a weight of shape {tuple(shape)}, not {tuple(codes.shape)}")
-    if why_not_interleaved(fmt) is None:
-        arrays = interleave(
-            codes.cpu().numpy(), None if vector_scale is None else vector_scale.cpu().numpy(), fmt, groups=groups
-        )
-        tensors = tuple(torch.from_numpy(a) for a in (arrays.codes, arrays.vector_scale, arrays.sums))
-    else:
-        assert vector_scale is not None
-        sigma = vector_scale.cpu().numpy() if fmt.two_level else None
-        sums = torch.from_numpy(weight_sums(codes.cpu().numpy(), sigma))
-        lead = (shape[0], math.prod(shape[2:]))
-        tensors = (codes.reshape(*lead, *expected[-2:]).clone(), vector_scale.reshape(*lead, -1).clone(), sums)
-    packed, scale, sums = in_huge_pages([tensor.to(codes.device) for tensor in tensors])
+    scales = None if vector_scale is None else vector_scale.cpu().numpy()
+    arrays = interleave(codes.cpu().numpy(), scales, fmt, groups=groups)
+    tensors = [torch.from_numpy(a).to(codes.device) for a in (arrays.codes, arrays.vector_scale, arrays.sums)]
+    packed, scale, sums = in_huge_pages(tensors)
     coarse = codes.new_empty(0, dtype=torch.float32) if coarse_scale is None else coarse_scale.clone()
     return PackedWeight(
         codes=packed, scale=scale, sums=sums, coarse=coarse, format=fmt, shape=tuple(shape), groups=groups
@@ -111,11 +101,9 @@ def weight_rows(
 
     Channels are padded to whole vectors, or to whole blocks where the weight has no vectors.
     """
-    if codes.dim() == 4:
-        return codes.flatten(2), scale
     if codes.dim() == 2:
         return codes[:, :outputs].t().reshape(outputs, positions, 1), None
-    rows = deinterleave_codes(codes, fmt, outputs, groups).view(outputs, positions, -1)
+    rows = without_padding(deinterleave_codes(codes, fmt, outputs, groups).view(outputs, positions, -1), fmt)
     if not fmt.has_vectors:
         return rows, None
     return rows, deinterleave_scales(scale, fmt, outputs, groups).view(outputs, positions, -1)
@@ -126,10 +114,7 @@ def unpacked_rows(weight: PackedWeight, indices: Tensor) -> Tensor:
     fmt, channels = weight.format, weight.shape[1]
     # Checks the indices too: what fills the last panel is no row.
     coarse = weight.coarse.index_select(0, indices).unsqueeze(1) if fmt.has_coarse_scale else None
-    if weight.codes.dim() == 4:
-        plain, scale = (t.index_select(0, indices) for t in (weight.codes, weight.scale))
-        return dequantize(QuantizedTensor(plain, scale, coarse), channels)[:, 0]
-    codes = deinterleave_code_rows(weight.codes, fmt, indices)
+    codes = without_padding(deinterleave_code_rows(weight.codes, fmt, indices), fmt)
     sigma = deinterleave_scale_rows(weight.scale, fmt, indices).unsqueeze(1) if fmt.has_vectors else None
     vectors = codes.view(len(codes), 1, -1, fmt.vector_size or codes.shape[1])
     return dequantize(QuantizedTensor(vectors, sigma, coarse), channels)[:, 0]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from vsquant.kernels.numerics import pad_tail, split_dim
 from vsquant.kernels.partial_sums import PartialSumOperand, partial_sums
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.widths import max_reduction_length, product_shift
@@ -68,6 +69,10 @@ class Operand(NamedTuple):
         """Elements of a row, padding included."""
         return self.codes.shape[-1] * self.codes.shape[-2]
 
+    def first(self, vectors: int) -> Operand:
+        """The first vectors of every row."""
+        return Operand(self.codes[..., :vectors, :], None if self.scale is None else self.scale[..., :vectors])
+
 
 def fold(operand: Operand, dtype: torch.dtype, length: int) -> Tensor:
     """q*sigma, or q*s, of the first ``length`` elements: (..., rows, length)."""
@@ -80,10 +85,12 @@ def fold(operand: Operand, dtype: torch.dtype, length: int) -> Tensor:
 def product_sums(a: Operand, w: Operand, formats: Formats) -> Tensor:
     """fl(S), float32 (..., rows_a, rows_w); the operands' lengths may differ by zeros that pad them.
 
-    With fp16 or fp32 vector scales S is no integer, but a float64 sum.
+    With fp16 or fp32 vector scales S is no integer, but a float64 sum: see `scaled_sums`.
     """
     if formats.shift:
         return rounded_sums(a, w, formats)
+    if not formats.integer_sums:
+        return scaled_sums(a, w, formats)
     length = min(a.length, w.length)
     dtype = formats.exact_dtype(length)
     right = fold(w, dtype, length)
@@ -97,7 +104,7 @@ def product_sums(a: Operand, w: Operand, formats: Formats) -> Tensor:
 def folded_sums(left: Tensor, right: Tensor, formats: Formats) -> Tensor:
     """fl(S) of folded operands (..., rows_a, length) and (..., rows_w, length), cut where float64 would round."""
     length = left.shape[-1]
-    longest = formats.longest(FLOAT64_BITS) if formats.integer_sums else length
+    longest = formats.longest(FLOAT64_BITS)
     if length <= longest:
         return (left @ right.transpose(-1, -2)).to(torch.float32)
     parts = (slice(start, start + longest) for start in range(0, length, longest))
@@ -127,6 +134,30 @@ def rounded_sums(a: Operand, w: Operand, formats: Formats) -> Tensor:
     if len(parts) == 1:
         return parts[0].to(torch.float32)
     return torch.stack([part.to(torch.int64) for part in parts]).sum(dim=0).to(torch.float32)
+
+
+def scaled_sums(a: Operand, w: Operand, formats: Formats) -> Tensor:
+    """fl(S) under floating-point vector scales: (s_a * s_w) * (sum of q_a * q_w) in float64, added vector after vector,
+    every operation rounded. The inner sums are exact, and so is each product of two float32 scales.
+    """
+    size = formats.activation.vector_size or formats.weight.vector_size
+    assert size is not None
+    (left, scale_a), (right, scale_w) = _by_vectors(a, size), _by_vectors(w, size)
+    vectors = min(left.shape[-2], right.shape[-2])  # beyond lies padding
+    sums = a.codes.new_zeros(*left.shape[:-2], right.shape[-3], dtype=torch.float64)
+    for v in range(vectors):
+        partial = left[..., v, :].double() @ right[..., v, :].double().transpose(-1, -2)
+        sums += partial.mul_(scale_a[..., v].unsqueeze(-1) * scale_w[..., v].unsqueeze(-2))
+    return sums.to(torch.float32)
+
+
+def _by_vectors(operand: Operand, size: int) -> tuple[Tensor, Tensor]:
+    """Codes (..., rows, vectors, V) and float64 scales (..., rows, vectors), ones where the operand has no vectors."""
+    if operand.scale is not None:
+        return operand.codes, operand.scale.double()
+    codes = pad_tail(operand.codes.flatten(-2), size)
+    codes = split_dim(codes, codes.dim() - 1, (codes.shape[-1] // size, size))
+    return codes, codes.new_ones(codes.shape[:-1], dtype=torch.float64)
 
 
 def row_parts(rows: int, outputs: int) -> Iterator[slice]:

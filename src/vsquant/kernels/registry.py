@@ -16,8 +16,7 @@ import torch
 from vsquant.errors import BackendError
 from vsquant.kernels import native
 from vsquant.kernels.schemas import EAGER_NAMESPACE, NAMESPACE
-from vsquant.packing import BLOCK_ELEMENTS
-from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
+from vsquant.spec.formats import FloatFormat, TensorFormat
 
 Backend: TypeAlias = Literal["eager", "cpu"]
 
@@ -87,26 +86,13 @@ def _native_problem(
         return status.reason
     if not _has_native_kernel(operation):
         return f"the native library has no {operation}"
-    for role, fmt in (("weight", weight), ("activation", activation)):
-        if fmt is not None and (problem := _format_problem(role, fmt)):
-            return problem
+    for fmt in (weight, activation):
+        if isinstance(fmt, FloatFormat):
+            return f"{fmt.name} is a comparison format, which is simulated only"
     if depthwise and activation is not None and activation.has_vectors:
         return "depthwise convolutions have no activation vectors"
-    if activation is None and operation.startswith("conv2d"):
-        return "the native library has no weight-only convolutions"
     return None
 
 
 def _has_native_kernel(operation: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{operation}", "CPU")
-
-
-def _format_problem(role: str, fmt: TensorFormat) -> str | None:
-    if isinstance(fmt, FloatFormat):
-        return f"{fmt.name} is a comparison format, which is simulated only"
-    assert isinstance(fmt, IntegerFormat)
-    if isinstance(fmt.scale, str):
-        return f"{role} vector scales must be integers or none, not {fmt.scale}"
-    if fmt.vector_size is not None and fmt.vector_size % BLOCK_ELEMENTS:
-        return f"the vector size must be a multiple of {BLOCK_ELEMENTS}, not {fmt.vector_size}"
-    return None

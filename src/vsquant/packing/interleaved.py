@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Int8, Int16, Int32, Integer, Shaped
+from jaxtyping import Int8, Int32, Integer, Shaped
 
 from vsquant.packing.checks import Array, Shape, check_codes, check_vector_scale, require
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat, padded_length
@@ -32,8 +32,10 @@ class InterleavedWeight:
 
     ``codes`` is uint8 (groups·panels, blocks, 128), nibbles q + 8, where N ≤ 4; int8 (groups·panels, blocks, 256)
     above; int8 (R·S, K padded to 16) for depthwise weights. ``vector_scale`` is σ (σ − 1 under ``-top``): uint8
-    (groups·panels, vectors, 8), nibbles, where M ≤ 4; uint8 (…, 16) where M ≤ 8; int16 (…, 16) above; uint8 (0,)
-    without vectors. ``sums`` is int32 (K,), each channel's Σ q·σ modulo 2^32. Padding is q = 0 and stored zeros for σ.
+    (groups·panels, vectors, 8), nibbles, where M ≤ 4; uint8 (…, 16) where M ≤ 8; int16 (…, 16) above; float16 or
+    float32 (…, 16) where scales are such floats; uint8 (0,) without vectors. ``sums`` is int32 (K,), each channel's
+    Σ q·σ modulo 2^32, σ = 1 where scales are no integers. Padding is q = 0 and stored zeros for σ. A vector takes whole
+    blocks: one whose size is no multiple of 16 is padded to them.
     """
 
     codes: Shaped[np.ndarray, "..."]
@@ -47,10 +49,6 @@ def why_not_interleaved(fmt: TensorFormat) -> str | None:
         return f"{fmt.name} is a comparison format, which is simulated only"
     if not fmt.signed:
         return "weights must be signed"
-    if isinstance(fmt.scale, str):
-        return f"vector scales must be integers or none, not {fmt.scale}"
-    if fmt.vector_size is not None and fmt.vector_size % BLOCK_ELEMENTS:
-        return f"the vector size must be a multiple of {BLOCK_ELEMENTS}, not {fmt.vector_size}"
     return None
 
 
@@ -61,7 +59,7 @@ def is_depthwise(shape: Shape, groups: int) -> bool:
 
 def interleave(
     codes: Integer[np.ndarray, "k *kernel vectors v"],
-    vector_scale: Integer[np.ndarray, "k *kernel vectors"] | None,
+    vector_scale: Shaped[np.ndarray, "k *kernel vectors"] | None,
     fmt: IntegerFormat,
     *,
     groups: int = 1,
@@ -76,11 +74,11 @@ def interleave(
     """
     _check_layout(fmt, codes.shape, groups)
     check_codes(codes, fmt)
-    check_vector_scale(vector_scale, codes.shape[:-1], fmt)
-    sums = weight_sums(codes, vector_scale)
+    _check_scales(vector_scale, codes.shape[:-1], fmt)
+    sums = weight_sums(codes, vector_scale if fmt.two_level else None)
     if is_depthwise(codes.shape, groups):
         return InterleavedWeight(codes=_depthwise(codes), vector_scale=_no_scales(), sums=sums)
-    rows = _panel_rows(_blocked(codes), groups)
+    rows = _panel_rows(_blocked(codes, fmt), groups)
     words = _nibble_words(rows) if fmt.bits <= _NIBBLE_BITS else rows.view("<u4")
     panels = _aligned_copy(words.swapaxes(-1, -2))
     stored = panels.view(_code_type(fmt, depthwise=False))
@@ -99,8 +97,9 @@ def deinterleave(
     shape: Shape,
     *,
     groups: int = 1,
-) -> tuple[Int8[np.ndarray, "k *kernel vectors v"], Int16[np.ndarray, "k *kernel vectors"] | None]:
-    """The codes (int8, of ``shape``) and vector scales (int16, or None) of interleaved arrays: `interleave` undone.
+) -> tuple[Int8[np.ndarray, "k *kernel vectors v"], Shaped[np.ndarray, "k *kernel vectors"] | None]:
+    """The codes (int8, of ``shape``) and vector scales (int16, float32, or None) of interleaved arrays: `interleave`
+    undone.
 
     Raises:
         PackingError: the arrays are not those of a weight of this format and shape.
@@ -112,10 +111,10 @@ def deinterleave(
     _check_array("vector_scale", vector_scale, scale_shape, _scale_type(fmt))
     plain = _plain_depthwise(codes, shape) if depthwise else _plain_codes(codes, fmt, shape, groups)
     check_codes(plain, fmt)
-    if not fmt.two_level:
+    if not fmt.has_vectors:
         return plain, None
     scales = _group_channels(_plain_scales(vector_scale, fmt), shape[0], groups).reshape(shape[:-1])
-    check_vector_scale(scales, shape[:-1], fmt)
+    _check_scales(scales, shape[:-1], fmt)
     return plain, scales
 
 
@@ -124,10 +123,10 @@ def interleaved_shapes(fmt: IntegerFormat, shape: Shape, *, groups: int = 1) -> 
     if is_depthwise(shape, groups):
         return (math.prod(shape[1:-2]), padded_length(shape[0], PANEL_CHANNELS)), (0,)
     panels = groups * math.ceil(shape[0] // groups / PANEL_CHANNELS)
-    positions, elements = math.prod(shape[1:-2]), math.prod(shape[-2:])
-    blocks = positions * math.ceil(elements / BLOCK_ELEMENTS)
+    positions = math.prod(shape[1:-2])
+    blocks = positions * _position_elements(shape, fmt) // BLOCK_ELEMENTS
     entries = PANEL_CHANNELS // 2 if fmt.scale_storage_bits <= _NIBBLE_BITS else PANEL_CHANNELS
-    scales = (panels, math.prod(shape[1:-1]), entries) if fmt.two_level else (0,)
+    scales = (panels, math.prod(shape[1:-1]), entries) if fmt.has_vectors else (0,)
     return (panels, blocks, _block_bytes(fmt)), scales
 
 
@@ -158,13 +157,31 @@ def _check_array(what: str, array: Array, shape: Shape, dtype: type[np.generic])
     require(array.dtype == dtype, f"interleaved {what} must be {np.dtype(dtype)}, not {array.dtype}")
 
 
-def _blocked(codes: Array) -> Array:
+def _check_scales(scale: Array | None, vectors: Shape, fmt: IntegerFormat) -> None:
+    """As `check_vector_scale`; floats of any size where the format's scales are floats."""
+    if not isinstance(fmt.scale, str):
+        check_vector_scale(scale, vectors, fmt)
+        return
+    require(scale is not None, f"vector_scale must be given for {fmt.scale} vector scales, not None")
+    assert scale is not None
+    require(scale.dtype.kind == "f", f"vector_scale must be floats, not {scale.dtype}")
+    require(scale.shape == vectors, f"vector_scale must be {vectors}, not {scale.shape}")
+
+
+def _position_elements(shape: Shape, fmt: IntegerFormat) -> int:
+    """Elements of one position: its vectors padded to whole blocks, or all of them where there are none."""
+    unit = shape[-1] if fmt.has_vectors else math.prod(shape[-2:])
+    return (shape[-2] if fmt.has_vectors else 1) * padded_length(unit, BLOCK_ELEMENTS)
+
+
+def _blocked(codes: Array, fmt: IntegerFormat) -> Array:
     """Int8 rows (K, positions·C'), C' = a position's elements padded with zeros to whole blocks."""
-    positions, elements = math.prod(codes.shape[1:-2]), math.prod(codes.shape[-2:])
-    padded = padded_length(elements, BLOCK_ELEMENTS)
-    rows = codes.reshape(len(codes), positions, elements).astype(np.int8)
-    if padded != elements:
-        rows = np.pad(rows, ((0, 0), (0, 0), (0, padded - elements)))
+    positions, padded = math.prod(codes.shape[1:-2]), _position_elements(codes.shape, fmt)
+    vectors = codes.shape[-2] if fmt.has_vectors else 1
+    rows = codes.reshape(len(codes), positions, vectors, math.prod(codes.shape[-2:]) // max(1, vectors)).astype(np.int8)
+    missing = padded // max(1, vectors) - rows.shape[-1]
+    if missing:
+        rows = np.pad(rows, ((0, 0), (0, 0), (0, 0), (0, missing)))
     return rows.reshape(len(codes), positions * padded)
 
 
@@ -209,12 +226,15 @@ def _code_type(fmt: IntegerFormat, *, depthwise: bool) -> type[np.uint8 | np.int
     return np.uint8 if fmt.bits <= _NIBBLE_BITS and not depthwise else np.int8
 
 
-def _scale_type(fmt: IntegerFormat) -> type[np.uint8 | np.int16]:
+def _scale_type(fmt: IntegerFormat) -> type[np.uint8 | np.int16 | np.float16 | np.float32]:
+    if isinstance(fmt.scale, str):
+        return np.float16 if fmt.scale == "fp16" else np.float32
     return np.int16 if fmt.scale_storage_bits > _BYTE_BITS else np.uint8
 
 
 def _panel_scales(scale: Array, fmt: IntegerFormat, groups: int) -> Array:
-    stored = (scale - fmt.scale_min).astype(_scale_type(fmt)).reshape(len(scale), math.prod(scale.shape[1:]))
+    values = scale - fmt.scale_min if fmt.two_level else scale
+    stored = values.astype(_scale_type(fmt)).reshape(len(scale), math.prod(scale.shape[1:]))
     panels = _panel_rows(stored, groups).swapaxes(-1, -2)
     if fmt.scale_storage_bits <= _NIBBLE_BITS:
         panels = panels[..., :8] | (panels[..., 8:] << _NIBBLE_BITS)
@@ -231,14 +251,19 @@ def _plain_codes(codes: Array, fmt: IntegerFormat, shape: Shape, groups: int) ->
     words = words.reshape(len(codes), words[:1].size // PANEL_CHANNELS, PANEL_CHANNELS)
     rows = np.ascontiguousarray(words.swapaxes(-1, -2))
     rows = _from_nibble_words(rows) if fmt.bits <= _NIBBLE_BITS else rows.view(np.int8)
-    positions, elements = math.prod(shape[1:-2]), math.prod(shape[-2:])
+    vectors = shape[-2] if fmt.has_vectors else 1
     blocked = _group_channels(rows, shape[0], groups)
-    blocked = blocked.reshape(shape[0], positions, padded_length(elements, BLOCK_ELEMENTS))
-    return np.ascontiguousarray(blocked[..., :elements]).reshape(shape)
+    blocked = blocked.reshape(
+        shape[0], math.prod(shape[1:-2]) * vectors, _position_elements(shape, fmt) // max(1, vectors)
+    )
+    return np.ascontiguousarray(blocked[..., : math.prod(shape[-2:]) // max(1, vectors)]).reshape(shape)
 
 
 def _plain_scales(panels: Array, fmt: IntegerFormat) -> Array:
-    """Scales σ, int16 (panels, 16, vectors)."""
+    """Scales σ, int16 (panels, 16, vectors), or scales that are floats, float32."""
+    if not fmt.two_level:
+        floats: Array = panels.swapaxes(-1, -2).astype(np.float32)
+        return floats
     if fmt.scale_storage_bits <= _NIBBLE_BITS:
         panels = np.concatenate([panels & 0xF, panels >> _NIBBLE_BITS], axis=-1)
     scales: Array = panels.swapaxes(-1, -2).astype(np.int16) + np.int16(fmt.scale_min)

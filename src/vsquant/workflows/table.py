@@ -13,7 +13,7 @@ from torch import nn
 import vsquant
 from vsquant.calibrate import CALIBRATORS
 from vsquant.errors import ScaleRangeError
-from vsquant.optimize import Rounding, method_options, method_text, settle
+from vsquant.nn import QuantizedWeight
 from vsquant.progress import Progress, silent
 from vsquant.results.published import PUBLISHED
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
@@ -22,15 +22,7 @@ from vsquant.results.table import Table
 from vsquant.spec import LayerSpec
 from vsquant.tasks.base import Batch, Task, run
 from vsquant.transform.recipe import Recipe, Rule
-from vsquant.workflows.ptq import (
-    Calibrators,
-    PreparedModel,
-    WeightCache,
-    WeightMethod,
-    plan,
-    prepare,
-    quantize_prepared,
-)
+from vsquant.workflows.ptq import Calibrators, PreparedModel, WeightMethod, plan, prepare, quantize_prepared
 from vsquant.workflows.record import quantization_record
 from vsquant.workflows.table_request import TableRequest
 
@@ -48,7 +40,6 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         DataError: the task's data or model is missing, or there are too few samples.
     """
     cells = list(request.cells())
-    method, scale_mode = settle(request.method, request.scale_mode)
     task.prepare(progress)
     runner = TableRunner(task, request, store, progress)
     runner.check([spec for _, _, spec in cells])
@@ -70,8 +61,7 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         rows=request.all_rows,
         columns=request.columns,
         cells=records,
-        scale_mode=scale_mode,
-        method=method_text(method),
+        scale_mode=request.scale_mode,
         gamma=request.gamma,
         samples_available=task.evaluation_samples,
         calibration_samples=request.calibration_samples,
@@ -92,7 +82,7 @@ class TableRunner:
         self._progress = progress
         self._prepared: PreparedModel | None = None
         self._float_logits: list[torch.Tensor] | None = None
-        self._weights: WeightCache = {}
+        self._weights: dict[tuple[str, str, str, str], QuantizedWeight] = {}
         self._weight_format = ""
 
     def check(self, specs: Sequence[LayerSpec]) -> None:
@@ -104,8 +94,7 @@ class TableRunner:
         missing = [spec for spec in specs if self._stored(self._cell_inputs(spec)) is None]
         for spec in missing:
             recipe = Recipe.from_spec(spec, self._request.first_last)
-            _, scale_mode = self._request.settled(spec)
-            plan(self._float_model().model, self._float_model().observations, recipe, scale_mode)
+            plan(self._float_model().model, self._float_model().observations, recipe, self._request.scale_mode)
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
@@ -129,10 +118,9 @@ class TableRunner:
         candidates = self._candidates(spec, recipe)
         best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
         calibrators = Calibrators() if best is None else _calibrators(best)
-        model = self._quantize(spec, recipe, calibrators)
+        model = self._quantize(recipe, calibrators)
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        method = method_text(self._request.settled(spec)[0])
-        return self._evaluate(inputs, model, kind, str(spec), method=method, best=best, candidates=candidates)
+        return self._evaluate(inputs, model, kind, str(spec), best=best, candidates=candidates)
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
         """One spec everywhere. Per-channel cells keep 8 bits where per-vector cells must fall back, for equal terms."""
@@ -157,18 +145,16 @@ class TableRunner:
         scored = []
         for done, pair in enumerate(pairs):
             self._progress(f"calibrators for {spec}", done, len(pairs))
-            score = self._divergence(self._quantize(spec, recipe, pair))
+            score = self._divergence(self._quantize(recipe, pair))
             scored.append(Candidate(activation=pair.activation, weight=pair.weight, score=score))
         self._progress(f"calibrators for {spec}", len(pairs), len(pairs))
         return tuple(scored)
 
-    def _quantize(self, spec: LayerSpec, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
-        method, scale_mode = self._request.settled(spec)
+    def _quantize(self, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
         return quantize_prepared(
             self._float_model(),
             recipe,
-            scale_mode=scale_mode,
-            method=method,
+            scale_mode=self._request.scale_mode,
             calibrators=calibrators,
             weight_cache=self._weights,
         )
@@ -203,7 +189,6 @@ class TableRunner:
         kind: CellKind,
         spec: str,
         *,
-        method: str = "rtn",
         best: Candidate | None = None,
         candidates: tuple[Candidate, ...] = (),
     ) -> CellRecord:
@@ -214,7 +199,6 @@ class TableRunner:
             spec=spec,
             kind=kind,
             scale_mode=inputs.get("scale_mode", ""),
-            method=method,
             gamma=self._request.gamma,
             scores=scores,
             seconds=time.perf_counter() - start,
@@ -239,12 +223,8 @@ class TableRunner:
         }
 
     def _cell_inputs(self, spec: LayerSpec) -> dict[str, Any]:
-        """All that a cell depends on. Scale mode and method are left out where they change no bit, so that requests
-        share such cells.
-        """
+        """All that a cell depends on. The scale mode is left out where it changes no bit, so modes share such cells."""
         request = self._request
-        method, scale_mode = request.settled(spec)
-        solver = {} if isinstance(method, Rounding) else {"method": method_options(method)}
         two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
         calibration: dict[str, Any] = {"samples": request.calibration_samples}
         if spec.is_baseline:
@@ -253,8 +233,7 @@ class TableRunner:
             "kind": "cell",
             **self._evaluation_inputs(),
             "spec": str(spec),
-            "scale_mode": scale_mode if two_level else "",
-            **solver,
+            "scale_mode": request.scale_mode if two_level else "",
             "first_last": request.first_last,
             "calibration": calibration,
         }
