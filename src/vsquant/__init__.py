@@ -11,19 +11,27 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
+    from vsquant.optimize import Rounding, ScaleSearch
     from vsquant.spec import LayerSpec
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
+    from vsquant.workflows.allocate import Allocation, allocate
     from vsquant.workflows.ptq import Calibrators, quantize
     from vsquant.workflows.record import quantization_record, quantized_layers
+    from vsquant.workflows.sensitivity import sensitivity
 
 __version__ = "0.1.0"
 
 _HOMES: Final = {
+    "Allocation": "vsquant.workflows.allocate",
+    "allocate": "vsquant.workflows.allocate",
+    "sensitivity": "vsquant.workflows.sensitivity",
     "Calibrators": "vsquant.workflows.ptq",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
+    "Rounding": "vsquant.optimize",
     "Rule": "vsquant.transform.recipe",
+    "ScaleSearch": "vsquant.optimize",
     "chain_report": "vsquant.transform.integer",
     "load": "vsquant.export.checkpoint",
     "quantization_record": "vsquant.workflows.record",
@@ -34,10 +42,14 @@ _HOMES: Final = {
 }
 
 __all__ = [
+    "Allocation",
     "Calibrators",
     "LayerSpec",
     "Recipe",
+    "Rounding",
     "Rule",
+    "ScaleSearch",
+    "allocate",
     "chain_report",
     "load",
     "quantization_record",
@@ -45,6 +57,7 @@ __all__ = [
     "quantized_layers",
     "reference",
     "save",
+    "sensitivity",
     "to_integer",
 ]
 

@@ -35,6 +35,10 @@ class CalibrationError(VsquantError, ValueError):
     """Calibration data is missing, empty, or did not reach a layer that needs it."""
 
 
+class AllocationError(VsquantError, ValueError):
+    """A budget is malformed or too small, or what is to be allocated contradicts itself."""
+
+
 class CheckpointError(VsquantError):
     """A checkpoint is foreign, truncated, inconsistent, or could not be written."""
 

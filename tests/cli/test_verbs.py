@@ -95,6 +95,15 @@ def test_quantize_with_a_recipe_and_every_option(vsquant_program, tmp_path: Path
     assert record.calibration_samples == 128
 
 
+def test_quantize_by_a_method(vsquant_program, tmp_path: Path) -> None:
+    path = tmp_path / "q.safetensors"
+    assert vsquant_program(*QUANTIZE, "-o", path, "--method", "search").status == 0
+    record = vsquant.quantization_record(vsquant.load(path))
+    assert (record.method, record.scale_mode) == ("search", "search")
+    refused = vsquant_program(*QUANTIZE, "-o", path, "--method", "best")
+    assert refused.status != 0 and "method must be one of rtn, search" in refused.err
+
+
 def test_evaluate_in_the_terminal(vsquant_program, tiny_checkpoint: Path) -> None:
     ended = vsquant_program("evaluate", tiny_checkpoint, "--task", "tiny", "--limit", 10)
     assert ended.status == 0 and ended.err == ""

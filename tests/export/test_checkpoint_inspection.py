@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import vsquant
 from vsquant.errors import CheckpointError
 from vsquant.export.inspection import inspect
-from vsquant.export.sizes import packed_bytes
+from vsquant.packing import packed_bytes
 from vsquant.results.inspection import LayerInspection
 from vsquant.spec import LayerSpec
 

@@ -66,11 +66,15 @@ def test_a_model_that_is_itself_one_layer(integer: bool, tmp_path: Path) -> None
     assert_same(saved, vsquant.load(tmp_path / "m.safetensors", model=nn.Linear(20, 6)), batch)
 
 
-@pytest.mark.parametrize("scale_mode", ["paper", "requantize"])
+@pytest.mark.parametrize("scale_mode", ["paper", "requantize", "search"])
 def test_scale_modes(scale_mode: Any, make_mlp, rows: Tensor, tmp_path: Path) -> None:
     quantized = vsquant.quantize(make_mlp(), "w3a3-s3/3", calibration=[rows], scale_mode=scale_mode)
     vsquant.save(quantized, tmp_path / "m.safetensors")
-    assert_same(quantized, vsquant.load(tmp_path / "m.safetensors", model=make_mlp()), rows)
+    loaded = vsquant.load(tmp_path / "m.safetensors", model=make_mlp())
+    assert_same(quantized, loaded, rows)
+    record = vsquant.quantization_record(loaded)
+    assert record == vsquant.quantization_record(quantized)
+    assert (record.scale_mode, record.method) == (scale_mode, "search" if scale_mode == "search" else "rtn")
 
 
 def test_the_model_given_is_left_as_it_was_and_its_weights_do_not_matter(make_mlp, rows: Tensor, tmp_path: Path):

@@ -34,7 +34,7 @@ def quantize(*arguments: object) -> tuple[object, ...]:
         (quantize("w4a8-s4/6-token"), "a convolution has no tokens; use -tensor or -static, not w4a8-s4/6-v16-token"),
         (quantize("none.yaml"), "a recipe must be a file that exists, not 'none.yaml'"),
         (quantize("w8a8", "--calibrator", "average"), "calibrator must be one of max, "),
-        (quantize("w8a8", "--scale-mode", "best"), "scale mode must be one of paper, requantize, not 'best'"),
+        (quantize("w8a8", "--scale-mode", "best"), "scale mode must be one of paper, requantize, search, not 'best'"),
         (quantize("w8a8", "--first-last", "9bit"), "first-last must be one of same, 8bit, float, not '9bit'"),
         (quantize("w8a8", "--calibration-samples", 999), "there must be 999 calibration images, not 128; add"),
         (quantize("w8a8", "--data", "nowhere"), "data of task tiny must be an existing folder, not 'nowhere'"),

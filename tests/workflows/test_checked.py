@@ -27,7 +27,11 @@ def test_a_recipe_from_a_spec_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("check", "good", "message"),
     [
-        (checked.checked_scale_mode, ("paper", "requantize"), "scale mode must be one of paper, requantize, not 'x'"),
+        (
+            checked.checked_scale_mode,
+            ("paper", "requantize", "search"),
+            "scale mode must be one of paper, requantize, search, not 'x'",
+        ),
         (checked.checked_gamma, ("static", "tensor", "token"), "gamma must be one of static, tensor, token, not 'x'"),
         (checked.checked_first_last, ("same", "8bit", "float"), "first-last must be one of same, 8bit, float, not 'x'"),
     ],

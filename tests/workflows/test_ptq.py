@@ -308,6 +308,27 @@ def test_bad_requests_are_refused_before_calibration(make: Callable, kind: type[
         make(cnn(), Unread([images()]))
 
 
+def test_a_method_is_a_scale_mode_or_an_object() -> None:
+    by_mode, by_method = (
+        vsquant.quantize(cnn(), "w3a8-s4/6", calibration=BATCHES, **how)
+        for how in ({"scale_mode": "search"}, {"method": vsquant.ScaleSearch()})
+    )
+    assert torch.equal(by_mode(images()), by_method(images()))
+    assert vsquant.quantization_record(by_mode) == vsquant.quantization_record(by_method)
+    assert {layer.scale_mode for _, layer in vsquant.quantized_layers(by_mode)} == {"search"}
+    rounded = dict(vsquant.quantized_layers(vsquant.quantize(cnn(), "w3a8-s4/6", calibration=BATCHES)))
+    for name, layer in vsquant.quantized_layers(by_mode):
+        weight = prepare(cnn(), None).model.get_submodule(name).weight
+        errors = [float((each.weight - weight).detach().square().sum()) for each in (layer, rounded[name])]
+        assert errors[0] < errors[1] or not layer.spec.weight.has_vectors
+    for how, message in (
+        ({"method": vsquant.ScaleSearch(), "scale_mode": "paper"}, "must not be 'paper' with method search"),
+        ({"method": vsquant.Rounding(), "scale_mode": "search"}, "must be 'paper' or 'requantize' with method rtn"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            vsquant.quantize(cnn(), "w3a8-s4/6", calibration=BATCHES, **how)
+
+
 def test_a_quantized_model_is_an_ordinary_module() -> None:
     quantized = vsquant.quantize(cnn(), "w4a4u-s4/6", calibration=BATCHES)
     clone = copy.deepcopy(quantized)

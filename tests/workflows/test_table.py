@@ -17,6 +17,7 @@ import pytest
 
 from vsquant.calibrate import CALIBRATORS
 from vsquant.errors import DataError, SpecError
+from vsquant.optimize import ScaleSearch
 from vsquant.results import ResultsStore
 from vsquant.results.store import content_key
 from vsquant.workflows.table import CRITERION, run_table
@@ -88,6 +89,23 @@ def test_scale_modes_share_the_cells_in_which_they_change_nothing(tmp_path: Path
         same = cell is requantize.cells[key] or cell.to_dict() == requantize.cells[key].to_dict()
         assert same == (key[1] != "4/6")
     assert paper.cells["8/8", "4/6"].scale_mode == "paper" and paper.cells["8/8", "fp32"].scale_mode == ""
+
+
+def test_a_method_shares_the_cells_whose_weights_it_leaves(tmp_path: Path) -> None:
+    task = TINY["TinyTask"]()
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        rounded = run_table(task, request(), store)
+        before = task.evaluations
+        searched = run_table(task, request(method=ScaleSearch()), store)
+        again = run_table(task, request(scale_mode="search"), store)
+    assert task.evaluations - before == len(ROWS)
+    assert (searched.method, searched.scale_mode) == ("search", "search") and rounded.method == "rtn"
+    for key, cell in searched.cells.items():
+        assert cell.to_dict() == again.cells[key].to_dict()
+        assert (cell.to_dict() == rounded.cells[key].to_dict()) == (key[1] != "4/6")
+    assert [searched.cells["8/8", column].method for column in ("4/6", "fp32")] == ["search", "rtn"]
+    with pytest.raises(SpecError, match="scale_mode must not be 'paper' with method search"):
+        request(method=ScaleSearch(), scale_mode="paper")
 
 
 def test_per_channel_calibrators_are_the_best_on_calibration_data(tmp_path: Path) -> None:

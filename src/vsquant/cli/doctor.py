@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vsquant.cli.options import Data, JsonFlag, Model
-from vsquant.cli.output import print_json
+from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Model
+from vsquant.cli.output import check_outputs, print_json
+from vsquant.cli.progress import progress_bars
 
 
 def doctor(
@@ -19,19 +20,29 @@ def doctor(
     spec: Annotated[str | None, typer.Argument(help="A spec such as w4a8-s4/8, or a recipe file (.yaml).")] = None,
     data: Data = None,
     model: Model = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Which layer hurts: measure what each alone costs in SPEC.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="With --sensitivity: also draw it, as .svg or .png.")] = None,
+    calibration_samples: CalibrationSamples = 128,
     as_json: JsonFlag = False,
 ) -> None:
     """Find what would go wrong, what padding costs, what falls back, and estimate memory and time.
 
     Nothing is trained or evaluated. The exit status is 1 if the model cannot be quantized as asked. Without a model,
-    say which kernels run here and why.
+    say which kernels run here and why. With --sensitivity, measure a task's network on calibration data instead: each
+    layer alone in SPEC, ranked by what it costs.
 
     Example: `vsquant doctor squad-minilm w4a8-s4/8 --data DIR`
     """
+    if picture is not None and not sensitivity:
+        raise typer.BadParameter("a picture is drawn with --sensitivity", param_hint="--picture")
     if name is None:
         _surroundings(as_json)
     elif spec is None:
         raise typer.BadParameter("a MODEL needs a SPEC, such as w4a8-s4/8", param_hint="SPEC")
+    elif sensitivity:
+        _sensitivity(name, spec, data, model, calibration_samples, picture, as_json)
     else:
         _diagnosis(name, spec, data, model, as_json)
 
@@ -45,6 +56,47 @@ def _surroundings(as_json: bool) -> None:
         print_json(surroundings_to_json(here))
     else:
         Console().print(render_surroundings(here))
+
+
+def _sensitivity(
+    name: str,
+    spec: str,
+    data: Path | None,
+    model: str | None,
+    samples: int,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    from vsquant.report.sensitivity import render_sensitivity, sensitivity_to_json
+    from vsquant.report.sensitivity_picture import write_sensitivity_picture
+    from vsquant.spec import LayerSpec
+    from vsquant.tasks.registry import create_task
+    from vsquant.workflows.sensitivity import sensitivity
+
+    check_outputs(picture)
+    candidate = LayerSpec.parse(spec)
+    task = create_task(name, data=data, model=model)
+    with progress_bars("nothing was kept") as progress:
+        task.prepare(progress)
+        network = task.load_model()
+        found = sensitivity(
+            network,
+            [candidate],
+            calibration=task.calibration_batches(samples),
+            logits=task.logits,
+            batchnorm_pairs=task.batchnorm_pairs(network),
+            name=name,
+            progress=progress,
+        )
+    if picture is not None:
+        write_sensitivity_picture(found, str(candidate), picture)
+    if as_json:
+        print_json(sensitivity_to_json(found))
+        return
+    console = Console()
+    console.print(render_sensitivity(found, str(candidate)))
+    if picture is not None:
+        console.print(f"wrote {picture}", soft_wrap=True)
 
 
 def _diagnosis(name: str, spec: str, data: Path | None, model: str | None, as_json: bool) -> None:

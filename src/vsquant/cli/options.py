@@ -20,4 +20,15 @@ Limit: TypeAlias = Annotated[
 CalibrationSamples: TypeAlias = Annotated[
     int, typer.Option("--calibration-samples", min=1, help="How many calibration samples are observed.")
 ]
+ScaleModeName: TypeAlias = Annotated[
+    str, typer.Option("--scale-mode", help="requantize; paper: eqs. (1)-(6) as they stand; search: as --method search.")
+]
+MethodText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="How weights are quantized: rtn (round to nearest) or search (try every vector scale). "
+        "Options follow a colon: METHOD:OPTION=VALUE,OPTION=VALUE.",
+    ),
+]
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]

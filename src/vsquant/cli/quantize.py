@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vsquant.cli.options import CalibrationSamples, Data, JsonFlag
+from vsquant.cli.allocation import checked_request
+from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, MethodText, ScaleModeName
 from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
 
@@ -21,38 +22,67 @@ def quantize(
     task: Annotated[str, typer.Option("--task", help="Whose calibration data is used, such as squad-minilm.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")],
     data: Data = None,
-    scale_mode: Annotated[str, typer.Option(help="requantize, or paper.")] = "requantize",
+    scale_mode: ScaleModeName = "requantize",
+    method: MethodText = None,
     calibrator: Annotated[str, typer.Option(help="Range of activations without vector scales: max, mse …")] = "max",
     weight_calibrator: Annotated[str, typer.Option(help="Range of weights without vector scales: max or mse.")] = "max",
     first_last: Annotated[str | None, typer.Option(help="First and last layer: same, 8bit or float.")] = None,
+    allocate: Annotated[
+        str | None,
+        typer.Option(help="A budget such as '4.25 bits' or '3 MB': choose each layer's spec within it."),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(help="With --allocate: specs to choose from, by commas; else SPEC with 2 to 8 weight bits."),
+    ] = None,
     calibration_samples: CalibrationSamples = 128,
     as_json: JsonFlag = False,
 ) -> None:
     """Quantize a model after training and save it.
 
+    With --allocate, SPEC is where the candidates start from, and the recipe is written beside the checkpoint.
+
     Example: `vsquant quantize - w4a8-s4/8 --task squad-minilm --data DIR -o minilm-w4a8.safetensors`
     """
     from vsquant.export import save
+    from vsquant.optimize import settle
     from vsquant.report import layers_to_json, render_layers
+    from vsquant.report.sensitivity import allocation_to_json, render_allocation
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import checked_calibrators, checked_first_last, checked_recipe, checked_scale_mode
+    from vsquant.workflows.checked import (
+        checked_calibrators,
+        checked_first_last,
+        checked_method,
+        checked_recipe,
+        checked_scale_mode,
+    )
     from vsquant.workflows.ptq import quantize as quantize_model
     from vsquant.workflows.record import quantization_record
 
-    check_outputs(output)
+    request = checked_request(allocate, candidates, spec, output)
+    check_outputs(output, None if request is None else request.path)
     recipe = checked_recipe(spec)
-    mode = checked_scale_mode(scale_mode)
+    solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
     calibrators = checked_calibrators(calibrator, weight_calibrator)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
     with progress_bars("nothing was written") as progress:
         built.prepare(progress)
         network = built.load_model()
+        allocation = (
+            None
+            if request is None
+            else request.run(
+                built, network, samples=calibration_samples, scale_mode=mode, first_last=ends, progress=progress
+            )
+        )
+        recipe = recipe if allocation is None else allocation.recipe
         quantized = quantize_model(
             network,
             recipe,
             calibration=built.calibration_batches(calibration_samples),
             scale_mode=mode,
+            method=solver,
             calibrators=calibrators,
             first_last=ends,
             batchnorm_pairs=built.batchnorm_pairs(network),
@@ -61,8 +91,11 @@ def quantize(
     save(quantized, output, architecture=built.architecture())
     layers = quantization_record(quantized).layers
     if as_json:
-        print_json({"path": str(output), "layers": layers_to_json(layers)})
+        allocated = {} if allocation is None else {"allocation": allocation_to_json(allocation.record)}
+        print_json({"path": str(output), "layers": layers_to_json(layers)} | allocated)
         return
     console = Console()
-    console.print(render_layers(layers))
+    console.print(render_layers(layers) if allocation is None else render_allocation(allocation.record))
+    if request is not None:
+        console.print(f"wrote {request.path}", soft_wrap=True)
     console.print(f"wrote {output}", soft_wrap=True)

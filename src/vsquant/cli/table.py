@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Limit, Model
+from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Limit, MethodText, Model, ScaleModeName
 from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
 from vsquant.errors import MissingExtraError, VsquantError
@@ -35,7 +35,8 @@ def table(
         ),
     ] = None,
     per_channel: Annotated[bool, typer.Option(help="Whether the per-channel column is there.")] = True,
-    scale_mode: Annotated[str, typer.Option(help="requantize, or paper: eqs. (1)-(6) as they stand.")] = "requantize",
+    scale_mode: ScaleModeName = "requantize",
+    method: MethodText = None,
     gamma: Annotated[str, typer.Option(help="Activation coarse scale: static, tensor or token.")] = "static",
     vector_size: Annotated[int, typer.Option(help="Elements in a vector, V.")] = 16,
     product_bits: Annotated[int | None, typer.Option(help="Round scale products to this many bits, P.")] = None,
@@ -56,7 +57,7 @@ def table(
     """
     from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_scale_mode
+    from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_method, checked_scale_mode
     from vsquant.workflows.table import run_table
     from vsquant.workflows.table_request import TableRequest, default_layout
 
@@ -69,6 +70,7 @@ def table(
         rows=default_rows if rows is None else _names(rows),
         columns=columns,
         scale_mode=checked_scale_mode(scale_mode),
+        method=checked_method(method),
         gamma=checked_gamma(gamma),
         vector_size=vector_size,
         product_bits=product_bits,

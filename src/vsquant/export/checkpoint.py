@@ -59,6 +59,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
         activation_calibrator=record.activation_calibrator,
         weight_calibrator=record.weight_calibrator,
         calibration_samples=record.calibration_samples,
+        method=record.method,
     )
     write(Path(path), header, tensors)
 

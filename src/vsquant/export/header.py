@@ -110,6 +110,7 @@ class Header(_Strict):
     activation_calibrator: str
     weight_calibrator: str
     calibration_samples: NonNegativeInt
+    method: str = "rtn"
 
     @model_validator(mode="after")
     def _names_each_module_once(self) -> Header:
@@ -166,6 +167,7 @@ class Header(_Strict):
             activation_calibrator=self.activation_calibrator,
             weight_calibrator=self.weight_calibrator,
             calibration_samples=self.calibration_samples,
+            method=self.method,
         )
 
 

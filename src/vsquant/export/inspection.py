@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vsquant.errors import CheckpointError, RecipeError, ShapeError
 from vsquant.export.header import Header, LayerHeader, ReportHeader
-from vsquant.export.sizes import file_bytes, packed_bytes, tensor_bytes, unquantized
+from vsquant.export.sizes import file_bytes, tensor_bytes, unquantized
 from vsquant.export.storage import read_header, read_tensors
 from vsquant.export.validation import LayerTensors, check_layer_tensors, layer_tensors
+from vsquant.packing import packed_bytes
 from vsquant.results.inspection import Inspection, LayerInspection
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from vsquant import packing
 from vsquant.export.header import LayerHeader
 from vsquant.export.validation import LayerTensors
-from vsquant.spec.formats import FloatFormat, TensorFormat
-
-_FLOAT32_BYTES = 4
-
-
-def packed_bytes(shape: Sequence[int], fmt: TensorFormat) -> int:
-    """Bytes of a weight (K, C, *kernel) in its format: streams of codes and of vector scales, and coarse scales.
-
-    Comparison formats have no streams here: theirs are counted with their codes and scales as dense.
-    """
-    shape = tuple(shape)
-    vectors = math.prod(packing.codes_shape(fmt, shape)[:-1]) if fmt.has_vectors else 0
-    if isinstance(fmt, FloatFormat):
-        coarse = _FLOAT32_BYTES if fmt.has_coarse_scale else 0
-        return _bytes(math.prod(shape) * fmt.bits) + _bytes(vectors * fmt.scale_storage_bits) + coarse
-    codes, scales = packing.packed_shapes(fmt, shape)
-    scale_bytes = _bytes(vectors * fmt.scale_storage_bits) if scales is None else math.prod(scales)
-    coarse = _FLOAT32_BYTES // 2 if fmt.coarse_fp16 else _FLOAT32_BYTES
-    return math.prod(codes) + scale_bytes + (shape[0] * coarse if fmt.has_coarse_scale else 0)
+from vsquant.packing import packed_bytes
 
 
 def file_bytes(entry: LayerHeader, parts: LayerTensors, shape: Sequence[int]) -> int:
@@ -60,7 +40,3 @@ def tensor_bytes(tensors: Iterable[Tensor], floating: torch.dtype | None = None)
         * (floating.itemsize if floating is not None and tensor.is_floating_point() else tensor.element_size())
         for tensor in tensors
     )
-
-
-def _bytes(bits: int) -> int:
-    return -(-bits // 8)

@@ -20,6 +20,7 @@ from vsquant.kernels.operators import Share, fake_quantize, quantize
 from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight, unpacked_rows
 from vsquant.kernels.partial_sums import PartialSumOperand, partial_sums
 from vsquant.kernels.registry import Backend, Choice, backends, choose
+from vsquant.kernels.scale_search import SearchedScales, search_scales
 
 __all__ = [
     "FUNCTIONS",
@@ -31,6 +32,7 @@ __all__ = [
     "PartialSumOperand",
     "Prepared",
     "QuantizedTensor",
+    "SearchedScales",
     "Share",
     "Target",
     "Walk",
@@ -50,6 +52,7 @@ __all__ = [
     "prepare",
     "quantize",
     "quantize_map",
+    "search_scales",
     "unpack_weight",
     "unpacked_rows",
 ]

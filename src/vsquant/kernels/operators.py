@@ -69,7 +69,7 @@ def fake_quantize(
     if isinstance(fmt, FloatFormat):
         y = torch.ops.vsquant.fake_quantize_comparison(x, text, share)
         return y if out is None else out.copy_(y)
-    check_scale_mode(fmt, scale_mode)
+    _check_scale_mode(fmt, scale_mode)
     try:
         if out is not None:
             torch.ops.vsquant.fake_quantize.out(x, coarse_range, text, share, scale_mode, out=out)
@@ -93,7 +93,7 @@ def quantize(
     Codes are int8, uint8 where they are 8-bit unsigned; integer vector scales are int16.
     """
     _check_shapes(x, coarse_range)
-    check_scale_mode(fmt, scale_mode)
+    _check_scale_mode(fmt, scale_mode)
     x = x.detach() if x.dtype in DTYPES else x.detach().to(torch.float32)
     try:
         codes, vector_scale, coarse_scale = torch.ops.vsquant.quantize.default(
@@ -112,6 +112,14 @@ def _check_shapes(x: Tensor, coarse_range: Tensor | None) -> None:
     if coarse_range is not None and (coarse_range.dim() != 1 or coarse_range.shape[0] not in (1, x.shape[0])):
         raise ShapeError(
             f"coarse_range must be one value or one per group ({x.shape[0]}), not of shape {tuple(coarse_range.shape)}"
+        )
+
+
+def _check_scale_mode(fmt: IntegerFormat, scale_mode: ScaleMode) -> None:
+    check_scale_mode(fmt, scale_mode)
+    if scale_mode == "search":
+        raise SpecError(
+            "scale_mode must be 'paper' or 'requantize', not 'search', which is for weights; use search_scales"
         )
 
 

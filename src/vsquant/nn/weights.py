@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError
+from vsquant.optimize import search_weight
+from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, TensorFormat
 from vsquant.spec.layer import ScaleMode
 
@@ -69,9 +71,11 @@ def quantize_weight(
             values = kernels.fake_quantize(share, fmt).view(rows.shape)
             values = _from_rows(values, weight.shape)
             return QuantizedWeight(codes=None, vector_scale=None, coarse_scale=None, values=values)
-        codes, vector_scale, coarse_scale = kernels.quantize(
-            rows, fmt, coarse_range=coarse_range, scale_mode=scale_mode
-        )
+        if scale_mode == "search" and fmt.two_level:
+            codes, vector_scale, coarse_scale = search_weight(rows, fmt)
+        else:
+            mode = activation_scale_mode(scale_mode)
+            codes, vector_scale, coarse_scale = kernels.quantize(rows, fmt, coarse_range=coarse_range, scale_mode=mode)
     except (NonFiniteError, ScaleRangeError) as error:
         raise type(error)(f"weight of layer {name!r}: {error}") from error
     lead = (weight.shape[0], *weight.shape[2:])

@@ -23,6 +23,7 @@ from vsquant.packing.interleaved import (
     weight_sums,
     why_not_interleaved,
 )
+from vsquant.packing.sizes import packed_bytes
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -35,6 +36,7 @@ __all__ = [
     "is_depthwise",
     "pack_codes",
     "pack_vector_scale",
+    "packed_bytes",
     "packed_shapes",
     "unpack_codes",
     "unpack_vector_scale",

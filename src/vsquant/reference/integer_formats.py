@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped
+from jaxtyping import Float, Float32, Float64, Int32, Shaped
 
 from vsquant.errors import NonFiniteError, ScaleRangeError, ShapeError, SpecError
 from vsquant.spec.formats import IntegerFormat
@@ -21,6 +21,7 @@ Codes: TypeAlias = Int32[np.ndarray, "rows vectors V"]
 PerVector: TypeAlias = Float32[np.ndarray, "rows vectors"]
 Sigma: TypeAlias = Int32[np.ndarray, "rows vectors"]
 PerGroup: TypeAlias = Float32[np.ndarray, " groups"]
+Importance: TypeAlias = Float[np.ndarray, " length"] | Float[np.ndarray, "rows length"]
 
 F32 = np.float32
 FP16_SMALLEST_NORMAL = F32(2.0**-14)
@@ -55,20 +56,25 @@ def quantize_integer(
     scale_mode: ScaleMode = "requantize",
     *,
     coarse_range: PerGroup | float | None = None,
+    importance: Importance | None = None,
     name: str = "x",
 ) -> Quantized:
     """Quantize rows of float32 by eqs. (1)-(5).
 
     ``coarse_range`` is a calibrated range A > 0, one per row or one in all; it replaces the maximum in eq. (4)
-    (static gamma) and, in a format without vectors, in eq. (2).
+    (static gamma) and, in a format without vectors, in eq. (2). ``importance`` is h of scale mode ``search``, one
+    weight for each element of a row or for each of ``x``; 1 where it is not given.
 
     Raises:
-        ShapeError: ``x`` is not a two-dimensional float32 array, or ``coarse_range`` fits neither rows nor the tensor.
+        ShapeError: ``x`` is not a two-dimensional float32 array, or ``coarse_range`` fits neither rows nor the tensor,
+            or ``importance`` is no finite, non-negative array that fits the rows.
         NonFiniteError: ``x`` holds NaN or Inf; the message says ``name``.
         ScaleRangeError: a scale kept as fp16 would be zero, subnormal or infinite.
         SpecError: ``scale_mode`` is not defined for ``fmt``.
     """
     check_scale_mode(fmt, scale_mode)
+    if importance is not None and scale_mode != "search":
+        raise SpecError(f"importance must be None in scale_mode {scale_mode!r}; it weighs the errors of 'search'")
     vectors = split_vectors(checked(x, name), fmt.vector_size)
     range_ = None if coarse_range is None else _checked_range(coarse_range, len(vectors))
     if fmt.scale is None:
@@ -80,7 +86,11 @@ def quantize_integer(
         return Quantized(format=fmt, length=x.shape[1], codes=codes, vector_scale=step, coarse_scale=None)
     coarse = _coarse_scale(step, fmt, share, range_, name)
     sigma = vector_scales(step, coarse[:, None], fmt)
-    if scale_mode == "requantize":
+    if scale_mode == "search":
+        weights = split_vectors(checked_importance(importance, x.shape), fmt.vector_size)
+        sigma = searched_scales(vectors, coarse, weights, fmt)
+        step = element_scale(sigma, coarse)
+    elif scale_mode == "requantize":
         occupied = (vector_maximum(vectors, fmt) > 0) & (coarse[:, None] > 0)
         sigma = np.where(occupied, np.maximum(sigma, 1), sigma)
         step = element_scale(sigma, coarse)
@@ -180,6 +190,30 @@ def vector_scales(step: PerVector, coarse: Float32[np.ndarray, "#rows 1"], fmt: 
     return sigma
 
 
+def searched_scales(
+    vectors: Vectors, coarse: PerGroup, importance: Float64[np.ndarray, "#rows vectors V"], fmt: IntegerFormat
+) -> Sigma:
+    """Scale mode ``search``: the smallest of argmin over 1..top of sum_i h_i (x_i - x^_i)^2, float64 in index order."""
+    sigma: Sigma = np.ones(vectors.shape[:2], dtype=np.int32)
+    least = np.full(vectors.shape[:2], np.inf)
+    for candidate in range(1, fmt.scale_top + 1):
+        error = _squared_error(vectors, element_scale(np.full_like(sigma, candidate), coarse), importance, fmt)
+        sigma, least = np.where(error < least, candidate, sigma), np.where(error < least, error, least)
+    return np.where(coarse[:, None] > 0, sigma, fmt.scale_min).astype(np.int32)
+
+
+def _squared_error(
+    vectors: Vectors, step: PerVector, importance: Float64[np.ndarray, "#rows vectors V"], fmt: IntegerFormat
+) -> Float64[np.ndarray, "rows vectors"]:
+    error = np.zeros(vectors.shape[:2])
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: Vectors = element_codes(vectors, step, fmt).astype(F32) * step[..., None]
+        difference = vectors.astype(np.float64) - values.astype(np.float64)
+        for i in range(vectors.shape[2]):
+            error = error + importance[..., i] * (difference[..., i] * difference[..., i])
+    return error
+
+
 def element_scale(
     vector_scale: Sigma | PerVector | None,
     coarse_scale: PerGroup | None,
@@ -226,6 +260,21 @@ def checked(x: Rows, name: str) -> Rows:
     return x
 
 
+def checked_importance(importance: Importance | None, shape: tuple[int, ...]) -> Float64[np.ndarray, "#rows length"]:
+    """The weights h of scale mode ``search`` as float64 (rows or 1, length); ones where there is none."""
+    if importance is None:
+        return np.ones((1, shape[1]))
+    weights = np.asarray(importance, dtype=np.float64)
+    if weights.shape not in (shape[1:], shape):
+        raise ShapeError(
+            f"importance must have one weight for each element of a row, {shape[1:]}, or of all rows, {shape}, "
+            f"not {weights.shape}"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ShapeError("importance must be finite and not negative")
+    return weights.reshape(-1, shape[1])
+
+
 def _checked_range(coarse_range: PerGroup | float, rows: int) -> PerGroup:
     range_ = np.atleast_1d(np.asarray(coarse_range, dtype=F32))
     if range_.ndim != 1 or len(range_) not in (1, rows):
@@ -241,7 +290,7 @@ def check_scale_mode(fmt: IntegerFormat, scale_mode: ScaleMode) -> None:
     Raises:
         SpecError: the mode is unknown here, or is ``paper`` with ``-top``.
     """
-    if scale_mode not in ("paper", "requantize"):
-        raise SpecError(f"scale_mode must be 'paper' or 'requantize', not {scale_mode!r}")
+    if scale_mode not in get_args(ScaleMode):
+        raise SpecError(f"scale_mode must be 'paper', 'requantize' or 'search', not {scale_mode!r}")
     if scale_mode == "paper" and fmt.scale_top_pow2:
         raise SpecError("scale_mode 'paper' must not be combined with -top (its scales start at 1); use 'requantize'")

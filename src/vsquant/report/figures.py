@@ -121,7 +121,7 @@ def _ink_style(ink: str) -> dict[str, str]:
 def _svg(table: Table, panel: Callable[[Axes, Table, str], None], prefix: str) -> str:
     """One panel as SVG: inked in ``currentColor``, with identifiers that no other drawing of a page has."""
     matplotlib = _matplotlib()
-    identity = re.sub(r"[^a-z0-9]+", "-", f"{prefix}-{table.task}-{table.scale_mode}-{table.gamma}".lower())
+    identity = re.sub(r"[^a-z0-9]+", "-", _named(table, prefix).lower())
     with matplotlib.rc_context(_STYLE | _ink_style(_INK) | {"svg.hashsalt": identity}):
         figure = _figure(1)
         axes = figure.subplots()
@@ -135,6 +135,11 @@ def _svg(table: Table, panel: Callable[[Axes, Table, str], None], prefix: str) -
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r'\bid="', f'id="{identity}-', svg)
     return re.sub(r'(url\(|href=")#', rf"\1#{identity}-", svg)
+
+
+def _named(table: Table, prefix: str) -> str:
+    method = "" if table.method == "rtn" else f"-{table.method}"
+    return f"{prefix}-{table.task}-{table.scale_mode}-{table.gamma}{method}"
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

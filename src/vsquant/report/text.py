@@ -21,6 +21,7 @@ from vsquant.results import CellRecord, Table
 CSV_COLUMNS: Final = (
     "task",
     "scale_mode",
+    "method",
     "gamma",
     "row",
     "column",
@@ -54,6 +55,7 @@ def to_json(table: Table) -> dict[str, Any]:
         "unit": table.unit,
         "higher_is_better": table.higher_is_better,
         "scale_mode": table.scale_mode,
+        "method": table.method,
         "gamma": table.gamma,
         "samples": table.samples,
         "samples_available": table.samples_available,

@@ -46,7 +46,7 @@ WORDS: Final = (
         "scale mode",
         (
             "paper: elements keep the codes found with unrounded scales; requantize: elements are coded again with the "
-            "final integer scale, at the same number of bits"
+            "final integer scale, at the same number of bits; search: every integer scale of a weight vector is tried"
         ),
     ),
 )
@@ -162,8 +162,9 @@ def sample_text(table: Table) -> str:
 
 
 def setting_text(table: Table) -> str:
-    """Scale mode and where the activations' coarse scale comes from."""
-    return f"scale mode {table.scale_mode}, γ {table.gamma}"
+    """Method, where it is not rounding, scale mode, and where the activations' coarse scale comes from."""
+    method = "" if table.method == "rtn" else f"method {table.method}, "
+    return f"{method}scale mode {table.scale_mode}, γ {table.gamma}"
 
 
 def _row_contrast(table: Table, row: str) -> Contrast | None:

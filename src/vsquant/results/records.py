@@ -47,7 +47,8 @@ class Provenance:
 class CellRecord:
     """One evaluation of one network in one format on one task.
 
-    ``spec`` is the layer spec in notation, ``"float"`` for the float network. ``activation_calibrator`` and
+    ``spec`` is the layer spec in notation, ``"float"`` for the float network. ``method`` is the solver of the weights
+    with its options. ``activation_calibrator`` and
     ``weight_calibrator`` name the chosen calibrators (None where the operand has no calibrated range); ``candidates``
     are all that were tried, scored by ``criterion`` on calibration data only. ``seconds`` is the evaluation's time.
     """
@@ -65,6 +66,7 @@ class CellRecord:
     criterion: str = ""
     candidates: tuple[Candidate, ...] = ()
     layers: tuple[LayerReport, ...] = ()
+    method: str = "rtn"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the scores as plain values, ready for JSON."""

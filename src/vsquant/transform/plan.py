@@ -10,6 +10,7 @@ from torch import nn
 from vsquant.calibrate import RangeStatistics
 from vsquant.errors import CalibrationError, SpecError
 from vsquant.reference.integer_formats import check_scale_mode
+from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.results.layers import LayerReport
 from vsquant.spec.formats import IntegerFormat, padded_length
 from vsquant.spec.layer import GammaMode, LayerSpec, ScaleMode
@@ -116,10 +117,10 @@ def _check(match: Match, spec: LayerSpec, scale_mode: ScaleMode) -> None:
         raise SpecError(
             f"matmul {match.name!r}: both operands are activations, so the spec must quantize them, not {spec}"
         )
-    for fmt in (spec.weight, spec.activation):
+    for fmt, mode in ((spec.weight, scale_mode), (spec.activation, activation_scale_mode(scale_mode))):
         if isinstance(fmt, IntegerFormat):
             try:
-                check_scale_mode(fmt, scale_mode)
+                check_scale_mode(fmt, mode)
             except SpecError as error:
                 raise SpecError(f"layer {match.name!r} with {spec}: {error}") from error
 

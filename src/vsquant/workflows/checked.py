@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import RecipeError, SpecError
+from vsquant.optimize import Method, parse_method
 from vsquant.spec import GammaMode, LayerSpec, ScaleMode
 from vsquant.transform.recipe import FirstLast, Recipe
 from vsquant.workflows.ptq import Calibrators, WeightMethod
@@ -28,7 +29,12 @@ def checked_recipe(text: str) -> Recipe:
 
 def checked_scale_mode(text: str) -> ScaleMode:
     """A scale mode that can be used; raises `SpecError` for others."""
-    return cast(ScaleMode, _one_of("scale mode", text, ("paper", "requantize")))
+    return cast(ScaleMode, _one_of("scale mode", text, get_args(ScaleMode)))
+
+
+def checked_method(text: str | None) -> Method | None:
+    """A method with its options (`method_text`), or none; raises `SpecError` for anything unknown."""
+    return None if text is None else parse_method(text)
 
 
 def checked_gamma(text: str) -> GammaMode:

@@ -14,6 +14,7 @@ from vsquant.calibrate import weight_range
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
 from vsquant.nn import QuantizedWeight, quantize_weight
+from vsquant.optimize import Method, method_text, settle
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
@@ -30,6 +31,8 @@ from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
 
 WeightMethod: TypeAlias = Literal["max", "mse"]
+WeightCache: TypeAlias = dict[tuple[str, str, str, str, str], QuantizedWeight]
+"""Quantized weights by layer, weight format, scale mode, weight calibrator and method, all of one prepared model."""
 NOTHING_SEEN: Final = Observations(statistics={}, matmuls={}, order=(), samples=0)
 
 
@@ -67,6 +70,7 @@ def quantize(
     *,
     calibration: Iterable[Any] | None = None,
     scale_mode: ScaleMode = "requantize",
+    method: Method | None = None,
     calibrators: Calibrators | None = None,
     first_last: FirstLast | None = None,
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
@@ -79,7 +83,9 @@ def quantize(
         spec_or_recipe: one spec (or its notation) for every linear and convolution layer, or a recipe.
         calibration: batches of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments each.
             Needed for static activation scales, for ``u`` and for ``first_last``.
-        scale_mode: ``"requantize"`` or ``"paper"``, how codes and vector scales are settled (eqs. 3 and 5).
+        scale_mode: how codes and vector scales are settled (eqs. 3 and 5): ``"requantize"``, ``"paper"``, or
+            ``"search"`` for weights (activations requantize), which is ``method=ScaleSearch()``.
+        method: how weights are quantized, such as `vsquant.ScaleSearch`; `vsquant.Rounding` by default.
         calibrators: how coarse ranges are chosen; the maximum by default.
         first_last: overrides the recipe's policy for the first and last layer executed.
         batchnorm_pairs: (convolution, batch norm) names to fold where tracing cannot prove them.
@@ -100,6 +106,7 @@ def quantize(
             f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
         )
     recipe = as_recipe(spec_or_recipe, first_last)
+    method, scale_mode = settle(method, scale_mode)
     plans = plan_layers(
         match_layers(model, recipe, matmuls=tuple(attention_modules(model))), recipe.fallback, scale_mode
     )
@@ -109,7 +116,9 @@ def quantize(
         _require_no_calibration(needed, recipe.first_last)
     _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
     prepared = prepare(model, calibration, layers=tuple(needed), batchnorm_pairs=batchnorm_pairs, progress=progress)
-    return quantize_prepared(prepared, recipe, scale_mode=scale_mode, calibrators=calibrators, progress=progress)
+    return quantize_prepared(
+        prepared, recipe, scale_mode=scale_mode, method=method, calibrators=calibrators, progress=progress
+    )
 
 
 def as_recipe(spec_or_recipe: LayerSpec | Recipe | str, first_last: FirstLast | None = None) -> Recipe:
@@ -187,14 +196,19 @@ def quantize_prepared(
     recipe: Recipe,
     *,
     scale_mode: ScaleMode = "requantize",
+    method: Method | None = None,
     calibrators: Calibrators | None = None,
-    weight_cache: dict[tuple[str, str, str, str], QuantizedWeight] | None = None,
+    weight_cache: WeightCache | None = None,
     progress: Progress = silent,
 ) -> nn.Module:
     """Quantize a prepared model, which is left as it was.
 
-    ``weight_cache`` keeps quantized weights between calls, keyed by layer, weight format, scale mode and method.
+    ``weight_cache`` keeps quantized weights between calls.
+
+    Raises:
+        SpecError: ``method`` and ``scale_mode`` contradict each other, or as `quantize`.
     """
+    method, scale_mode = settle(method, scale_mode)
     chosen = calibrators or Calibrators()
     model = copy.deepcopy(prepared.model)
     plans = plan(model, prepared.observations, recipe, scale_mode)
@@ -206,7 +220,7 @@ def quantize_prepared(
         nonlocal done
         progress("quantizing weights", done, total)
         done += 1
-        key = (name, str(spec.weight), scale_mode, chosen.weight)
+        key = (name, str(spec.weight), scale_mode, chosen.weight, method_text(method))
         if weight_cache is not None and key in weight_cache:
             return weight_cache[key]
         quantized = _quantize_weight(name, weight, spec, scale_mode, chosen.weight)
@@ -227,6 +241,7 @@ def quantize_prepared(
             activation_calibrator=chosen.activation,
             weight_calibrator=chosen.weight,
             calibration_samples=prepared.observations.samples,
+            method=method_text(method),
         ),
     )
     return model
@@ -247,11 +262,11 @@ def plan(
 
 
 def _quantize_weight(
-    name: str, weight: Tensor, spec: LayerSpec, scale_mode: ScaleMode, method: WeightMethod
+    name: str, weight: Tensor, spec: LayerSpec, scale_mode: ScaleMode, calibrator: WeightMethod
 ) -> QuantizedWeight:
     fmt, coarse_range = spec.weight, None
-    if isinstance(fmt, IntegerFormat) and not fmt.has_vectors and method != "max":
-        coarse_range = weight_range(weight.flatten(1), fmt, method)
+    if isinstance(fmt, IntegerFormat) and not fmt.has_vectors and calibrator != "max":
+        coarse_range = weight_range(weight.flatten(1), fmt, calibrator)
     return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range)
 
 

@@ -19,7 +19,7 @@ class QuantizationRecord:
     """How a model was quantized: every layer's report, the batch norms folded or not, and the options used.
 
     ``folded`` holds (layer, batch norm) pairs that became one; ``unfolded`` the batch norms that stayed floating point,
-    and why.
+    and why. ``method`` is that of the weights, as `vsquant.optimize.method_text` writes it.
     """
 
     layers: tuple[LayerReport, ...]
@@ -28,6 +28,7 @@ class QuantizationRecord:
     activation_calibrator: str
     weight_calibrator: str
     calibration_samples: int
+    method: str = "rtn"
     unfolded: tuple[tuple[str, str], ...] = ()
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import vsquant
 from vsquant.calibrate import CALIBRATORS
 from vsquant.errors import ScaleRangeError
-from vsquant.nn import QuantizedWeight
+from vsquant.optimize import Rounding, method_options, method_text, settle
 from vsquant.progress import Progress, silent
 from vsquant.results.published import PUBLISHED
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
@@ -22,7 +22,15 @@ from vsquant.results.table import Table
 from vsquant.spec import LayerSpec
 from vsquant.tasks.base import Batch, Task, run
 from vsquant.transform.recipe import Recipe, Rule
-from vsquant.workflows.ptq import Calibrators, PreparedModel, WeightMethod, plan, prepare, quantize_prepared
+from vsquant.workflows.ptq import (
+    Calibrators,
+    PreparedModel,
+    WeightCache,
+    WeightMethod,
+    plan,
+    prepare,
+    quantize_prepared,
+)
 from vsquant.workflows.record import quantization_record
 from vsquant.workflows.table_request import TableRequest
 
@@ -40,6 +48,7 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         DataError: the task's data or model is missing, or there are too few samples.
     """
     cells = list(request.cells())
+    method, scale_mode = settle(request.method, request.scale_mode)
     task.prepare(progress)
     runner = TableRunner(task, request, store, progress)
     runner.check([spec for _, _, spec in cells])
@@ -61,7 +70,8 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
         rows=request.all_rows,
         columns=request.columns,
         cells=records,
-        scale_mode=request.scale_mode,
+        scale_mode=scale_mode,
+        method=method_text(method),
         gamma=request.gamma,
         samples_available=task.evaluation_samples,
         calibration_samples=request.calibration_samples,
@@ -82,7 +92,7 @@ class TableRunner:
         self._progress = progress
         self._prepared: PreparedModel | None = None
         self._float_logits: list[torch.Tensor] | None = None
-        self._weights: dict[tuple[str, str, str, str], QuantizedWeight] = {}
+        self._weights: WeightCache = {}
         self._weight_format = ""
 
     def check(self, specs: Sequence[LayerSpec]) -> None:
@@ -94,7 +104,8 @@ class TableRunner:
         missing = [spec for spec in specs if self._stored(self._cell_inputs(spec)) is None]
         for spec in missing:
             recipe = Recipe.from_spec(spec, self._request.first_last)
-            plan(self._float_model().model, self._float_model().observations, recipe, self._request.scale_mode)
+            _, scale_mode = self._request.settled(spec)
+            plan(self._float_model().model, self._float_model().observations, recipe, scale_mode)
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
@@ -118,9 +129,10 @@ class TableRunner:
         candidates = self._candidates(spec, recipe)
         best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
         calibrators = Calibrators() if best is None else _calibrators(best)
-        model = self._quantize(recipe, calibrators)
+        model = self._quantize(spec, recipe, calibrators)
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        return self._evaluate(inputs, model, kind, str(spec), best=best, candidates=candidates)
+        method = method_text(self._request.settled(spec)[0])
+        return self._evaluate(inputs, model, kind, str(spec), method=method, best=best, candidates=candidates)
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
         """One spec everywhere. Per-channel cells keep 8 bits where per-vector cells must fall back, for equal terms."""
@@ -145,16 +157,18 @@ class TableRunner:
         scored = []
         for done, pair in enumerate(pairs):
             self._progress(f"calibrators for {spec}", done, len(pairs))
-            score = self._divergence(self._quantize(recipe, pair))
+            score = self._divergence(self._quantize(spec, recipe, pair))
             scored.append(Candidate(activation=pair.activation, weight=pair.weight, score=score))
         self._progress(f"calibrators for {spec}", len(pairs), len(pairs))
         return tuple(scored)
 
-    def _quantize(self, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
+    def _quantize(self, spec: LayerSpec, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
+        method, scale_mode = self._request.settled(spec)
         return quantize_prepared(
             self._float_model(),
             recipe,
-            scale_mode=self._request.scale_mode,
+            scale_mode=scale_mode,
+            method=method,
             calibrators=calibrators,
             weight_cache=self._weights,
         )
@@ -189,6 +203,7 @@ class TableRunner:
         kind: CellKind,
         spec: str,
         *,
+        method: str = "rtn",
         best: Candidate | None = None,
         candidates: tuple[Candidate, ...] = (),
     ) -> CellRecord:
@@ -199,6 +214,7 @@ class TableRunner:
             spec=spec,
             kind=kind,
             scale_mode=inputs.get("scale_mode", ""),
+            method=method,
             gamma=self._request.gamma,
             scores=scores,
             seconds=time.perf_counter() - start,
@@ -223,8 +239,12 @@ class TableRunner:
         }
 
     def _cell_inputs(self, spec: LayerSpec) -> dict[str, Any]:
-        """All that a cell depends on. The scale mode is left out where it changes no bit, so modes share such cells."""
+        """All that a cell depends on. Scale mode and method are left out where they change no bit, so that requests
+        share such cells.
+        """
         request = self._request
+        method, scale_mode = request.settled(spec)
+        solver = {} if isinstance(method, Rounding) else {"method": method_options(method)}
         two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
         calibration: dict[str, Any] = {"samples": request.calibration_samples}
         if spec.is_baseline:
@@ -233,7 +253,8 @@ class TableRunner:
             "kind": "cell",
             **self._evaluation_inputs(),
             "spec": str(spec),
-            "scale_mode": request.scale_mode if two_level else "",
+            "scale_mode": scale_mode if two_level else "",
+            **solver,
             "first_last": request.first_last,
             "calibration": calibration,
         }

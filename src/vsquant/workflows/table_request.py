@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsquant.errors import SpecError
+from vsquant.optimize import Method, Rounding, settle
 from vsquant.results.table import PER_CHANNEL
 from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
 from vsquant.tasks.base import Task
@@ -22,13 +23,14 @@ IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CH
 class TableRequest:
     """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
 
-    ``limit`` evaluates a fixed nested subset; ``selection_samples`` of the ``calibration_samples`` (all, if they are
-    fewer) choose the per-channel calibrators.
+    ``method`` is the solver of the weights, rounding where it is not given. ``limit`` evaluates a fixed nested subset;
+    ``selection_samples`` of the ``calibration_samples`` (all, if they are fewer) choose the per-channel calibrators.
     """
 
     rows: tuple[str, ...] = DEFAULT_ROWS
     columns: tuple[str, ...] = DEFAULT_COLUMNS
     scale_mode: ScaleMode = "requantize"
+    method: Method | None = None
     gamma: GammaMode = "static"
     vector_size: int = DEFAULT_VECTOR_SIZE
     product_bits: int | None = None
@@ -41,6 +43,18 @@ class TableRequest:
         if not self.rows or not self.columns:
             raise SpecError("a table must have at least one row and one column, such as rows 4/8 and scales 4/8")
         list(self.cells())
+        self.settled(self.spec(self.rows[0], self.columns[0]))
+
+    def settled(self, spec: LayerSpec) -> tuple[Method, ScaleMode]:
+        """The method and the scale mode of a cell: rounding where the method changes none of its weights.
+
+        Raises:
+            SpecError: the method and the scale mode of the request contradict each other.
+        """
+        method, scale_mode = settle(self.method, self.scale_mode)
+        if isinstance(method, Rounding) or method.changes(spec.weight):
+            return method, scale_mode
+        return Rounding(), "requantize"
 
     @property
     def selecting(self) -> int:

@@ -1,0 +1,128 @@
+"""The methods that choose a weight's codes and scales: what each is called and which options it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeAlias
+
+from vsquant.errors import SpecError
+from vsquant.spec.formats import IntegerFormat, TensorFormat
+from vsquant.spec.layer import ScaleMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """Round to nearest, eqs. (1)-(5), in the scale mode that is asked for. No data is needed."""
+
+    name: ClassVar[str] = "rtn"
+
+    def changes(self, fmt: TensorFormat) -> bool:
+        """Whether weights of this format differ from those of `Rounding`."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleSearch:
+    """Try every integer vector scale and keep the one of least squared error. No data is needed.
+
+    Formats without integer vector scales are rounded.
+    """
+
+    name: ClassVar[str] = "search"
+    layer_scale_mode: ClassVar[ScaleMode] = "search"
+
+    def changes(self, fmt: TensorFormat) -> bool:
+        """Whether weights of this format differ from those of `Rounding`."""
+        return isinstance(fmt, IntegerFormat) and fmt.two_level
+
+
+Method: TypeAlias = Rounding | ScaleSearch
+"""How the weights of a model are quantized."""
+
+_CLASSES: Final = (Rounding, ScaleSearch)
+
+METHODS: Final[Mapping[str, type[Method]]] = {method.name: method for method in _CLASSES}
+"""Every method by its name."""
+
+
+def settle(method: Method | None, scale_mode: ScaleMode) -> tuple[Method, ScaleMode]:
+    """The method in force, and the scale mode of the layers that it makes.
+
+    Without a method, scale mode ``search`` means `ScaleSearch` and the others `Rounding`.
+
+    Raises:
+        SpecError: the two contradict each other.
+    """
+    if method is None:
+        method = ScaleSearch() if scale_mode == "search" else Rounding()
+    if isinstance(method, Rounding) and scale_mode == "search":
+        raise SpecError("scale_mode must be 'paper' or 'requantize' with method rtn, not 'search'; use method search")
+    if isinstance(method, Rounding):
+        return method, scale_mode
+    if scale_mode == "paper":
+        raise SpecError(f"scale_mode must not be 'paper' with method {method.name}: it chooses codes itself")
+    return method, method.layer_scale_mode
+
+
+def method_options(method: Method) -> dict[str, Any]:
+    """A method's name and all its options as plain values, methods among them likewise."""
+    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    plain = {name: method_options(value) if isinstance(value, _CLASSES) else value for name, value in options.items()}
+    return {"name": method.name, **plain}
+
+
+def method_text(method: Method) -> str:
+    """A method in one line: its name, and the options that are not the default ones, ``search:gamma=true``.
+
+    A method among the options stands in brackets.
+    """
+    parts = [
+        f"{field.name}={_value_text(getattr(method, field.name))}"
+        for field in dataclasses.fields(method)
+        if getattr(method, field.name) != getattr(type(method)(), field.name)
+    ]
+    return method.name + (":" + ",".join(parts) if parts else "")
+
+
+def parse_method(text: str) -> Method:
+    """The method of a text made by `method_text`: a name, and after a colon options such as ``search:gamma=true``.
+
+    Raises:
+        SpecError: there is no such method or option, or a value is not one that the option takes.
+    """
+    name, colon, rest = text.partition(":")
+    if name not in METHODS:
+        raise SpecError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
+    known = [field.name for field in dataclasses.fields(METHODS[name])]
+    options = {}
+    for part in _split(rest) if colon else ():
+        option, equals, value = part.partition("=")
+        if option not in known or not equals:
+            allowed = f"one of {', '.join(known)} and a value, such as {known[0]}=…" if known else "none"
+            raise SpecError(f"options of method {name} must be {allowed}, not {part!r}")
+        options[option] = _value(value)
+    return METHODS[name](**options)
+
+
+def _split(text: str) -> list[str]:
+    """Options between commas that stand in no brackets."""
+    return re.split(r",(?![^\[]*\])", text)
+
+
+def _value(text: str) -> Any:
+    if text.startswith("[") and text.endswith("]"):
+        return parse_method(text[1:-1])
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{method_text(value)}]" if isinstance(value, _CLASSES) else str(value)

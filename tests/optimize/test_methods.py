@@ -1,0 +1,37 @@
+"""Methods as text and as options: what records, stores and the command line say of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from vsquant.errors import SpecError
+from vsquant.optimize import METHODS, Rounding, ScaleSearch, method_options, method_text, parse_method, settle
+from vsquant.spec import LayerSpec
+
+
+@pytest.mark.parametrize("method", [make() for make in METHODS.values()], ids=lambda method: method.name)
+def test_a_method_as_text_is_read_back(method):
+    assert method_text(method) == method.name
+    assert parse_method(method.name) == method
+    assert method_options(method)["name"] == method.name
+
+
+def test_texts_that_are_no_method():
+    with pytest.raises(SpecError, match=r"method must be one of rtn, search.*, not 'best'"):
+        parse_method("best")
+    with pytest.raises(SpecError, match=r"options of method rtn must be none, not 'steps=3'"):
+        parse_method("rtn:steps=3")
+
+
+def test_the_method_and_the_scale_mode_agree():
+    assert settle(None, "paper") == (Rounding(), "paper")
+    assert settle(None, "search") == settle(ScaleSearch(), "requantize") == (ScaleSearch(), "search")
+
+
+def test_which_weights_a_method_changes():
+    changed = {
+        text: ScaleSearch().changes(LayerSpec.parse(text).weight)
+        for text in ("w4a8-s4/8", "w4a8", "w4a16-sfp16/x", "nvfp4")
+    }
+    assert changed == {"w4a8-s4/8": True, "w4a8": False, "w4a16-sfp16/x": False, "nvfp4": False}
+    assert not Rounding().changes(LayerSpec.parse("w4a8-s4/8").weight)
