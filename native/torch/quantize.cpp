@@ -70,35 +70,60 @@ void fake_quantize_out(const Tensor& x, const std::optional<Tensor>& coarse_rang
   fill(r, out.mutable_data_ptr());
 }
 
-std::tuple<Tensor, Tensor, Tensor> quantize_op(const Tensor& x, const std::optional<Tensor>& coarse_range,
-                                               const std::string& format, const std::string& share,
-                                               const std::string& scale_mode) {
-  const Request r = request(x, coarse_range, format, share, scale_mode);
+using Quantized = std::tuple<Tensor, Tensor, Tensor>;
+
+// Memory for one result: `given` once it is checked, or a new tensor.
+Tensor memory(const Tensor* given, const char* name, std::initializer_list<std::int64_t> shape, ScalarType dtype) {
+  if (given == nullptr) return empty(shape, dtype);
+  require_dtype(*given, name, dtype);
+  require_shape(*given, name, shape);
+  require_contiguous(*given, name);
+  return *given;
+}
+
+Quantized quantized(const Request& r, const Quantized* given) {
   const Format& f = r.quantizer.format;
   const FloatTensor& t = r.tensor;
   const std::int64_t size = f.vector_size == 0 ? t.length : f.vector_size;
   const std::int64_t vectors = size == 0 ? 0 : (t.length + size - 1) / size;
-  const bool two_level = f.scale == ScaleKind::integer, one_level = !two_level && f.scale != ScaleKind::none;
+  const bool two_level = f.scale == ScaleKind::integer, one_level = is_float(f.scale);
   const std::int64_t scopes = has_coarse_per_row(f, r.share, r.ranges) ? t.rows : 1;
+  const Tensor* scale = given ? &std::get<1>(*given) : nullptr;
 
-  Tensor codes = empty({t.groups, t.rows, vectors, size}, f.qmax() > 127 ? ScalarType::Byte : ScalarType::Char);
-  Tensor vector_scale = two_level   ? empty({t.groups, t.rows, vectors}, ScalarType::Short)
-                        : one_level ? empty({t.groups, t.rows, vectors}, ScalarType::Float)
-                                    : none();
-  Tensor coarse = empty({t.groups, scopes}, ScalarType::Float);
+  Tensor codes = memory(given ? &std::get<0>(*given) : nullptr, "out_codes", {t.groups, t.rows, vectors, size},
+                        f.qmax() > 127 ? ScalarType::Byte : ScalarType::Char);
+  Tensor vector_scale = two_level || one_level ? memory(scale, "out_vector_scale", {t.groups, t.rows, vectors},
+                                                        two_level ? ScalarType::Short : ScalarType::Float)
+                                               : memory(scale, "out_vector_scale", {0}, ScalarType::Float);
+  Tensor coarse = memory(given && !one_level ? &std::get<2>(*given) : nullptr, "out_coarse_scale", {t.groups, scopes},
+                         ScalarType::Float);
+  if (given && one_level) require_shape(std::get<2>(*given), "out_coarse_scale", {0});
   CodeRows out{static_cast<std::uint8_t*>(codes.mutable_data_ptr()), vectors * size};
   if (two_level) out.sigma = static_cast<std::int16_t*>(vector_scale.mutable_data_ptr());
   if (one_level) out.steps = static_cast<float*>(vector_scale.mutable_data_ptr());
-  require_none(quantize(kernels().quantize, torch_threads(), r.quantizer, r.share, t, r.ranges, out,
+  require_none(quantize(kernels().quantize, torch_threads(), r.quantizer, r.share, r.tensor, r.ranges, out,
                         static_cast<float*>(coarse.mutable_data_ptr())),
                r);
   return {codes, vector_scale, one_level ? none() : coarse};
+}
+
+Quantized quantize_op(const Tensor& x, const std::optional<Tensor>& coarse_range, const std::string& format,
+                      const std::string& share, const std::string& scale_mode) {
+  return quantized(request(x, coarse_range, format, share, scale_mode), nullptr);
+}
+
+void quantize_out(const Tensor& x, const std::optional<Tensor>& coarse_range, const std::string& format,
+                  const std::string& share, const std::string& scale_mode, const Tensor& out_codes,
+                  const Tensor& out_vector_scale, const Tensor& out_coarse_scale) {
+  const Quantized out{out_codes, out_vector_scale, out_coarse_scale};
+  quantized(request(x, coarse_range, format, share, scale_mode), &out);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vsquant, CPU, m) {
   m.impl("fake_quantize", TORCH_BOX(&fake_quantize_op));
   m.impl("fake_quantize.out", TORCH_BOX(&fake_quantize_out));
   m.impl("quantize", TORCH_BOX(&quantize_op));
+  m.impl("quantize.out", TORCH_BOX(&quantize_out));
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ import torch
 
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError, ShapeError, SpecError
-from vsquant.kernels.eager import BLOCK_ELEMENTS
+from vsquant.kernels.eager import BLOCK_ELEMENTS, QuantizedTensor
 from vsquant.kernels.format_text import format_text
 from vsquant.spec.comparison import COMPARISON_FORMATS
 from vsquant.spec.formats import IntegerFormat
@@ -109,6 +109,24 @@ def test_groups_do_not_see_each_other(share):
     together = kernels.fake_quantize(x, S4, share=share)
     for group in range(5):
         assert torch.equal(together[group], kernels.fake_quantize(x[group : group + 1], S4, share=share)[0])
+
+
+INTEGER_FORMATS = [fmt for fmt in FORMATS if isinstance(fmt, IntegerFormat)]
+
+
+@pytest.mark.parametrize("share", ["group", "row"])
+@pytest.mark.parametrize("fmt", INTEGER_FORMATS, ids=format_text)
+def test_codes_and_scales_can_be_written_in_place(fmt, share):
+    x = normal(2, 5, 37)
+    expected = kernels.quantize(x, fmt, share=share)
+    out = QuantizedTensor(*(None if part is None else torch.full_like(part, 113) for part in expected))
+    assert kernels.quantize(x, fmt, share=share, out=out) is out
+    for ours, theirs in zip(out, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+    wrong = out._replace(codes=torch.empty(7, dtype=out.codes.dtype))
+    with pytest.raises(ShapeError, match="out_codes must"):
+        kernels.quantize(x, fmt, share=share, out=wrong)
 
 
 def test_codes_are_small_integers():

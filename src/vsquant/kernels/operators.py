@@ -31,6 +31,9 @@ _SCHEMAS: Final = {
     "fake_quantize": f"({_ARGUMENTS}) -> Tensor",
     "fake_quantize.out": f"({_ARGUMENTS}, *, Tensor(a!) out) -> ()",  # one that returned `out` could not be compiled
     "quantize": f"({_ARGUMENTS}) -> (Tensor codes, Tensor vector_scale, Tensor coarse_scale)",
+    "quantize.out": (
+        f"({_ARGUMENTS}, *, Tensor(a!) out_codes, Tensor(b!) out_vector_scale, Tensor(c!) out_coarse_scale) -> ()"
+    ),
     "fake_quantize_comparison": "(Tensor x, str format, str share) -> Tensor",
 }
 for _name, _schema in _SCHEMAS.items():
@@ -87,23 +90,37 @@ def quantize(
     share: Share = "group",
     coarse_range: Tensor | None = None,
     scale_mode: ScaleMode = "requantize",
+    out: eager.QuantizedTensor | None = None,
 ) -> eager.QuantizedTensor:
     """Codes and scales of eqs. (1)-(5) for ``x`` (groups, rows, length); arguments and errors as `fake_quantize`.
 
-    Codes are int8, uint8 where they are 8-bit unsigned; integer vector scales are int16.
+    Codes are int8, uint8 where they are 8-bit unsigned; integer vector scales are int16. ``out`` is such a result, and
+    takes this one.
     """
     _check_shapes(x, coarse_range)
     _check_scale_mode(fmt, scale_mode)
     x = x.detach() if x.dtype in DTYPES else x.detach().to(torch.float32)
+    arguments = (x, coarse_range, format_text(fmt), share, scale_mode)
     try:
-        codes, vector_scale, coarse_scale = torch.ops.vsquant.quantize.default(
-            x, coarse_range, format_text(fmt), share, scale_mode
-        )
+        if out is not None:
+            codes, vector_scale, coarse_scale = _plain(out)
+            torch.ops.vsquant.quantize.out(
+                *arguments, out_codes=codes, out_vector_scale=vector_scale, out_coarse_scale=coarse_scale
+            )
+            return out
+        codes, vector_scale, coarse_scale = torch.ops.vsquant.quantize.default(*arguments)
     except ValueError as error:
         raise native.translated(error) from None
     return eager.QuantizedTensor(
         codes, vector_scale if fmt.has_vectors else None, coarse_scale if fmt.has_coarse_scale else None
     )
+
+
+def _plain(quantized: eager.QuantizedTensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As operators pass a result: an empty tensor stands for scales that a format has not."""
+    codes, vector_scale, coarse_scale = quantized
+    none = codes.new_empty(0, dtype=torch.float32)
+    return codes, none if vector_scale is None else vector_scale, none.clone() if coarse_scale is None else coarse_scale
 
 
 def _check_shapes(x: Tensor, coarse_range: Tensor | None) -> None:
@@ -156,13 +173,30 @@ def _fake_quantize_out(
 def _quantize(
     x: Tensor, coarse_range: Tensor | None, format: str, share: str, scale_mode: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    codes, vector_scale, coarse_scale = eager.quantize(x, coarse_range, _integer_format(format), share, scale_mode)
-    none = codes.new_empty(0, dtype=torch.float32)
-    return (
-        codes,
-        none if vector_scale is None else vector_scale,
-        none.clone() if coarse_scale is None else coarse_scale.contiguous(),
-    )
+    codes, scale, coarse = _plain(eager.quantize(x, coarse_range, _integer_format(format), share, scale_mode))
+    return codes, scale, coarse.contiguous()
+
+
+@torch.library.impl("vsquant::quantize.out", "default")
+def _quantize_out(
+    x: Tensor,
+    coarse_range: Tensor | None,
+    format: str,
+    share: str,
+    scale_mode: str,
+    *,
+    out_codes: Tensor,
+    out_vector_scale: Tensor,
+    out_coarse_scale: Tensor,
+) -> None:
+    results = _plain(eager.quantize(x, coarse_range, _integer_format(format), share, scale_mode))
+    given = (("out_codes", out_codes), ("out_vector_scale", out_vector_scale), ("out_coarse_scale", out_coarse_scale))
+    for (name, out), result in zip(given, results, strict=True):
+        if out.shape != result.shape or out.dtype != result.dtype:
+            raise ShapeError(
+                f"{name} must be {result.dtype} of shape {tuple(result.shape)}, not {out.dtype} {tuple(out.shape)}"
+            )
+        out.copy_(result)
 
 
 @torch.library.impl("vsquant::fake_quantize_comparison", "default")
@@ -181,6 +215,21 @@ def _fake_quantize_shape(x: Tensor, coarse_range: Tensor | None, format: str, sh
 @torch.library.register_fake("vsquant::fake_quantize.out")  # type: ignore[untyped-decorator]
 def _fake_quantize_out_shape(
     x: Tensor, coarse_range: Tensor | None, format: str, share: str, scale_mode: str, *, out: Tensor
+) -> None:
+    pass
+
+
+@torch.library.register_fake("vsquant::quantize.out")  # type: ignore[untyped-decorator]
+def _quantize_out_shapes(
+    x: Tensor,
+    coarse_range: Tensor | None,
+    format: str,
+    share: str,
+    scale_mode: str,
+    *,
+    out_codes: Tensor,
+    out_vector_scale: Tensor,
+    out_coarse_scale: Tensor,
 ) -> None:
     pass
 
