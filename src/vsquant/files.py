@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
         OSError: ``path`` is a folder, or nothing can be written in its folder (or where that would be made).
     """
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     with tempfile.TemporaryFile(dir=folder):
         pass

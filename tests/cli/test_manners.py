@@ -119,16 +119,16 @@ def test_long_work_is_not_begun_for_files_that_cannot_be_written(vsquant_program
     (tmp_path / "file").write_text("")
     quantize = ("quantize", "-", "w8a8", "--task", "tiny", "-o")
     for arguments, path, reason in (
-        (quantize, tmp_path, "it is a folder"),
+        (quantize, tmp_path, "Is a directory"),
         (quantize, tmp_path / "file" / "q", "Not a directory"),
         (quantize, Path("/proc/none/q"), ""),
-        ((*TABLE, "--csv"), tmp_path, "it is a folder"),
-        ((*TABLE, "--html"), tmp_path, "it is a folder"),
+        ((*TABLE, "--csv"), tmp_path, "Is a directory"),
+        ((*TABLE, "--html"), tmp_path, "Is a directory"),
         ((*TABLE, "--markdown"), tmp_path / "file" / "t.md", "Not a directory"),
     ):
         ended = vsquant_program(*arguments, path)
         assert ended.status == 1 and ended.out == ""
-        assert ended.err.startswith(f"error: {path} must be a file that can be written, but {reason}")
+        assert ended.err.startswith(f"error: {path} must be a file that can be written, but it cannot: {reason}")
 
 
 def test_a_report_that_cannot_be_written_in_the_end_still_leaves_the_table(

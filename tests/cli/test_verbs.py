@@ -112,7 +112,7 @@ def test_evaluate_in_the_terminal(vsquant_program, tiny_checkpoint: Path) -> Non
 
 def test_inspect_without_a_task_says_how_to_get_sqnr(vsquant_program, tiny_checkpoint: Path) -> None:
     ended = vsquant_program("inspect", tiny_checkpoint)
-    assert ended.status == 0 and "SQNR needs the float weights: name their task with --task" in ended.out
+    assert ended.status == 0 and "SQNR needs the float weights: --task names" in ended.out
     assert all(
         layer["sqnr_db"] is None
         for layer in json.loads(vsquant_program("inspect", tiny_checkpoint, "--json").out)["layers"]

@@ -38,6 +38,9 @@ def quantize(*arguments: object) -> tuple[object, ...]:
         (quantize("w8a8", "--first-last", "9bit"), "first-last must be one of same, 8bit, float, not '9bit'"),
         (quantize("w8a8", "--calibration-samples", 999), "there must be 999 calibration images, not 128; add"),
         (quantize("w8a8", "--data", "nowhere"), "data of task tiny must be an existing folder, not 'nowhere'"),
+        (("table", "tiny", "--scales", "4-8"), "a column must be weight/activation scale bits (2 to 10, fp16"),
+        (("table", "cifra10"), "not 'cifra10'; did you mean 'cifar10'?"),
+        (("doctor", "squad-minilim", "w8a8"), "or hub id; did you mean 'squad-minilm'?: the model must"),
         (("table", "tiny", "--rows", "44"), "a row must be weight/activation bits such as 4/8 or 4/4U, not '44'"),
         (("table", "tiny", "--rows", ","), "a table must have at least one row and one column, such as rows 4/8"),
         (("table", "tiny", "--gamma", "x"), "gamma must be one of static, tensor, token, not 'x'"),
@@ -257,6 +260,10 @@ def test_of_a_package_that_is_not_installed(vsquant_program, monkeypatch: pytest
         (
             lambda model: vsquant.quantize(model, "w8a8", calibrators="mse"),
             "calibrators must be a Calibrators, such as",
+        ),
+        (
+            lambda model: vsquant.quantize(vsquant.quantize(model, "w8a16-s4/x"), "w8a8"),
+            "quantized already (w8a16-s4/x",
         ),
         (lambda model: vsquant.to_integer("m"), "model must be a torch.nn.Module, not a str: 'm'"),
     ],

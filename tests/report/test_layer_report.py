@@ -68,8 +68,10 @@ def diagnosis(*levels: FindingLevel, seconds: float | None = None) -> Diagnosis:
 def test_layers(squad_table: Table) -> None:
     layers = squad_table.cells["3/8", "4/8"].layers
     text = shown(render_layers(layers))
-    fallback = next(line for line in text.splitlines() if line.startswith("features.depthwise"))
-    assert fallback.split()[1:7] == ["Conv2d", "w8a8", "*", "288", "25.0%", "u"]
+    lines = text.splitlines()
+    fallback = lines.index("features.depthwise")
+    assert lines[fallback + 1].split() == ["1", "Conv2d", "w8a8", "288", "25.0%", "u"]
+    assert lines[fallback + 2] == next(layer.note for layer in layers if layer.fallback)
     plain = json.loads(json.dumps(layers_to_json(layers)))
     assert [entry["fallback"] for entry in plain] == [False, False, True]
     assert plain[0]["weights"] == 147456

@@ -167,7 +167,7 @@ def test_the_spec_of_a_cell(row: str, column: str, options: dict[str, Any], spec
         ({"rows": ()}, "must have at least one row and one column"),
         ({"rows": ("48",)}, "a row must be weight/activation bits such as 4/8 or 4/4U, not '48'"),
         ({"rows": ("9/9",)}, "must be 2..8"),
-        ({"columns": ("4/99",)}, "cannot read the layer spec"),
+        ({"columns": ("4/99",)}, "a column must be weight/activation scale bits"),
     ],
 )
 def test_requests_that_make_no_specs_are_refused_at_once(options: dict[str, Any], message: str) -> None:

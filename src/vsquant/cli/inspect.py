@@ -41,4 +41,4 @@ def inspect(
     console = Console()
     console.print(render_inspection(inspection))
     if float_model is None:
-        console.print("SQNR needs the float weights: name their task with --task", style="dim")
+        console.print("SQNR needs the float weights: --task names a built-in task that has them", style="dim")

@@ -32,4 +32,4 @@ def _check_output(path: Path) -> None:
     try:
         check_writable(path)
     except OSError as error:
-        raise VsquantError(f"{path} must be a file that can be written, but {error.strerror}") from error
+        raise VsquantError(f"{path} must be a file that can be written, but it cannot: {error.strerror}") from error

@@ -148,10 +148,11 @@ class Header(_Strict):
             header = cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+            problem = "is missing" if first["type"] == "missing" else f"is not: {first['msg']}"
             raise CheckpointError(
                 f"the header of {origin} must be that of a vsquant checkpoint of version 1 to {FORMAT_VERSION}, "
-                f"but {where} is not: {first['msg']}"
+                f"but {where} {problem}"
             ) from None
         check_keys(text, origin)
         return header

@@ -160,6 +160,6 @@ def _sqnr_db(entry: LayerHeader, quantized: Tensor, weights: Mapping[str, Tensor
 
 def _architecture_text(header: Header) -> str:
     if header.architecture is None:
-        return "a model of its owner's"
+        return "a model that vsquant does not know"
     said = [text for key, text in sorted(header.architecture.items()) if key not in ("config", "family", "attention")]
     return " ".join([header.architecture.get("family", ""), *said]).strip()

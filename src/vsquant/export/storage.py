@@ -38,8 +38,9 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
         with replacing(path) as temporary:
             save_file(stored, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CheckpointError(
-            f"the checkpoint {path} could not be written, and nothing of it remains: {error}"
+            f"the checkpoint {path} could not be written, and nothing of it remains: {reason}"
         ) from error
 
 

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vsquant.report.layer_groups import GroupTable, common_name, layer_groups
+from vsquant.report.grouped import common_name
+from vsquant.report.layer_groups import layer_groups
 from vsquant.report.numbers import finite_or_none, size_text, time_text
 from vsquant.results import Diagnosis, FindingLevel, Inspection
 
@@ -28,7 +29,7 @@ def render_inspection(inspection: Inspection) -> RenderableType:
     occur, and the signal-to-quantization-noise ratio.
     """
     left_float = [Text(line, style="dim") for line in _left_float(inspection)]
-    table = [GroupTable(groups=layer_groups(inspection.layers))] if inspection.layers else []
+    table = [layer_groups(inspection.layers)] if inspection.layers else []
     return Group(_inspection_title(inspection), *table, *left_float)
 
 

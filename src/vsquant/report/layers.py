@@ -6,37 +6,49 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
 
+from vsquant.report.grouped import Group, GroupedTable, common_name
 from vsquant.results import LayerReport
 
 FLOAT = "float"
 
 
 def render_layers(layers: Sequence[LayerReport]) -> RenderableType:
-    """One line per layer: name, kind, spec in force, matched rule, weights, padding, signedness, note."""
-    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in ("layer", "kind", "spec", "rule"):
-        shown.add_column(name, overflow="fold")
-    shown.add_column("weights", justify="right", no_wrap=True)
-    shown.add_column("padding", justify="right", no_wrap=True)
-    shown.add_column("u", no_wrap=True)
-    shown.add_column("note", overflow="fold", ratio=1)
+    """What the layers became, equal ones together: spec in force, kind, weights, padding, signedness, notes.
+
+    The rule that decided is told where there is more than one.
+    """
+    rules = {layer.rule for layer in layers}
+    groups: dict[tuple[str, str | None, str, float, bool | None, str], list[LayerReport]] = {}
     for layer in layers:
-        shown.add_row(
-            Text(layer.name),
-            layer.kind,
-            Text(layer.spec or FLOAT, style=layer_style(layer)),
-            Text(layer.rule),
-            f"{layer.weights:,}",
-            padding_text(layer),
-            unsigned_text(layer),
-            Text(layer.note, style="yellow" if layer.fallback else "dim"),
-        )
-    return shown
+        key = (layer.kind, layer.spec, layer.rule, layer.padding, layer.unsigned_activations, layer.note)
+        groups.setdefault(key, []).append(layer)
+    return GroupedTable(
+        headings=("layers", "kind", "spec", "weights", "padding", "u"),
+        groups=tuple(_group(group, tell_rule=len(rules) > 1) for group in groups.values()),
+        left=(1, 2, 5),
+        dispensable=(4, 3, 1),
+    )
+
+
+def _group(layers: Sequence[LayerReport], *, tell_rule: bool) -> Group:
+    first = layers[0]
+    cells = (
+        str(len(layers)),
+        first.kind,
+        first.spec or FLOAT,
+        f"{sum(layer.weights for layer in layers):,}",
+        padding_text(first),
+        unsigned_text(first),
+    )
+    return Group(
+        name=common_name([layer.name or "the model itself" for layer in layers]),
+        cells=cells,
+        notes=(*([first.note] if first.note else []), *([f"rule: {first.rule}"] if tell_rule else [])),
+        style=layer_style(first),
+        note_style="yellow" if first.fallback else "dim",
+    )
 
 
 def layers_to_json(layers: Sequence[LayerReport]) -> list[dict[str, Any]]:

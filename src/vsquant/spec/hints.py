@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from vsquant.spec.comparison import COMPARISON_FORMATS
 
 _OPTIONS: Final = ("static", "tensor", "token", "full", "top", "g16")
+
+
+def did_you_mean(text: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown name: the known one that is nearest, or nothing."""
+    near = difflib.get_close_matches(text, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def for_head(head: str, text: str) -> str:
@@ -20,8 +27,8 @@ def for_head(head: str, text: str) -> str:
         match = re.match(pattern, head)
         if match is not None:
             return "must begin as w4a8: " + match.expand(advice)
-    near = difflib.get_close_matches(text, COMPARISON_FORMATS, n=1)
-    return f"must begin as w4a8, or name a format; did you mean {near[0]!r}?" if near else "must begin as w4a8"
+    hint = did_you_mean(text, COMPARISON_FORMATS)
+    return f"must begin as w4a8, or name a format{hint}" if hint else "must begin as w4a8"
 
 
 def for_option(option: str, rest: str) -> str:

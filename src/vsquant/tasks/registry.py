@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from vsquant.errors import DataError
+from vsquant.spec.hints import did_you_mean
 from vsquant.tasks.base import Task
 
 
@@ -55,5 +56,5 @@ def create_task(name: str, *, data: Path | None = None, model: str | None = None
     """
     factory = TASKS.get(name)
     if factory is None:
-        raise DataError(f"task must be one of {', '.join(TASKS)}, not {name!r}")
+        raise DataError(f"task must be one of {', '.join(TASKS)}, not {name!r}{did_you_mean(name, TASKS)}")
     return factory(name, data=data, model=model)

@@ -24,7 +24,8 @@ from vsquant.nn import (
 from vsquant.transform.chain_parts import ChainReport, chain_model
 from vsquant.transform.float_layers import require_module
 
-_ATTRIBUTE: Final = "vsquant_chains"
+_PREFIX: Final = "vsquant_"
+_ATTRIBUTE: Final = f"{_PREFIX}chains"
 
 
 def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
@@ -57,6 +58,8 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
             )
         raise VsquantError("the model must come from vsquant.quantize or vsquant.load, not be a float model")
     integer: nn.Module = copy.deepcopy(model, dict(replaced)).eval()
+    # A model that is itself one layer is its twin now, and what is known of the model goes with it.
+    vars(integer).update({name: value for name, value in vars(model).items() if name.startswith(_PREFIX)})
     setattr(integer, _ATTRIBUTE, chain_model(integer) if chain else ChainReport())
     return integer
 

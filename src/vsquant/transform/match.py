@@ -228,7 +228,11 @@ def _obstacle(names: Sequence[str], readers: Sequence[tuple[str, str]]) -> str:
     for reader, class_name in readers:
         prefix = f"{reader}." if reader else ""
         if any(name.startswith(prefix) and name != reader for name in names):
-            return f"left float: {class_name} {reader!r} reads its weights without calling it"
+            where = f"{class_name} {reader!r}" if reader else f"the model, a {class_name},"
+            return (
+                f"left float: {where} reads its weights without calling it; a module that calls its layers in its "
+                "forward can be quantized"
+            )
     return ""
 
 
@@ -263,6 +267,11 @@ def _idle_rule_message(index: int, rule: Rule, layers: Sequence[Layer], matches:
         numbers = ", ".join(map(str, takers))
         names = _shown([match.name for match in taken], rule)
         return f"{start}rule {numbers} takes all that it matches ({names}); put it before, or drop it"
+    if rule.type == "matmul" and not any(layer.kind == "matmul" for layer in layers):
+        return (
+            f"{start}the model has no attention of transformers that takes another implementation; products that a "
+            "module computes itself stay floating point"
+        )
     opt_in = [layer for layer in layers if any(rule.matches_name(name) for name in (layer.name, *layer.aliases))]
     if opt_in:
         kinds = ", ".join(sorted({layer.kind for layer in opt_in}))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Final
 
 from pydantic import ValidationError
+
+from vsquant.spec.hints import did_you_mean
 
 _LONGEST_VALUE: Final = 60
 
@@ -34,9 +35,7 @@ def shortened(value: object) -> str:
 
 
 def _unknown_key(key: str, known_keys: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}; known keys are {', '.join(known_keys)}{hint}"
+    return f"unknown key {key!r}; known keys are {', '.join(known_keys)}{did_you_mean(key, known_keys, cutoff=0.5)}"
 
 
 def _requirement(pydantic_message: str) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from vsquant.errors import CalibrationError, DataError, NonFiniteError, RecipeError, SpecError
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel
 from vsquant.spec.formats import padded_length
+from vsquant.spec.hints import did_you_mean
 from vsquant.tasks import architectures
 from vsquant.tasks.base import Task
 from vsquant.tasks.hub import model_folder
@@ -91,7 +92,8 @@ def architecture_of(model: str) -> dict[str, str]:
         folder = model_folder(model, files=["config.json"])
     except DataError as error:
         tasks = ", ".join(TASKS)
-        raise DataError(f"MODEL must be a task ({tasks}) or a model's folder or hub id: {error}") from error
+        hint = did_you_mean(model, TASKS)
+        raise DataError(f"MODEL must be a task ({tasks}) or a model's folder or hub id{hint}: {error}") from error
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise DataError(f"{folder} must hold a model saved by save_pretrained, but it has no config.json")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vsquant.calibrate import weight_range
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
-from vsquant.nn import QuantizedWeight, quantize_weight
+from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
 from vsquant.optimize import Method, method_text, settle
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
@@ -105,6 +105,7 @@ def quantize(
         raise CalibrationError(
             f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
         )
+    _require_float(model)
     recipe = as_recipe(spec_or_recipe, first_last)
     method, scale_mode = settle(method, scale_mode)
     plans = plan_layers(
@@ -272,6 +273,15 @@ def _quantize_weight(
 
 def _has_weight(plan: LayerPlan) -> bool:
     return plan.spec is not None and plan.match.kind != "matmul"
+
+
+def _require_float(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, (QuantLayer, IntegerLayer)):
+            raise RecipeError(
+                f"model must be a float model, but its layer {name!r} is quantized already ({module.spec}); quantize "
+                "the float model anew"
+            )
 
 
 def _require_finite(layers: Mapping[str, nn.Module]) -> None:

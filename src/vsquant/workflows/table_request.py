@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ DEFAULT_ROWS: Final = ("3/8", "4/8", "6/8", "8/8")
 DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHANNEL)
 IMAGE_ROWS: Final = ("4/4U", "6/4U", "6/6U", "8/8U")
 IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CHANNEL)
+_SIDE: Final = r"(?:[2-9]|10|fp16|fp32|x)"
+_COLUMN: Final = re.compile(rf"fp16|fp32|{_SIDE}/{_SIDE}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,12 @@ class TableRequest:
         """
         if column in COMPARISON_FORMATS:
             return LayerSpec.parse(column)
+        if not _COLUMN.fullmatch(column) and column != PER_CHANNEL:
+            names = ", ".join((*COMPARISON_FORMATS, PER_CHANNEL))
+            raise SpecError(
+                f"a column must be weight/activation scale bits (2 to 10, fp16, fp32 or x) such as 4/8, or one of "
+                f"fp16, fp32, {names}, not {column!r}"
+            )
         weight_bits, slash, activation_bits = row.partition("/")
         if not slash:
             raise SpecError(f"a row must be weight/activation bits such as 4/8 or 4/4U, not {row!r}")
