@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
-    from vsquant.optimize import Rounding, ScaleSearch
+    from vsquant.optimize import ErrorFeedback, Rounding, ScaleSearch
     from vsquant.spec import LayerSpec
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
@@ -27,6 +27,7 @@ _HOMES: Final = {
     "allocate": "vsquant.workflows.allocate",
     "sensitivity": "vsquant.workflows.sensitivity",
     "Calibrators": "vsquant.workflows.ptq",
+    "ErrorFeedback": "vsquant.optimize",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
     "Rounding": "vsquant.optimize",
@@ -44,6 +45,7 @@ _HOMES: Final = {
 __all__ = [
     "Allocation",
     "Calibrators",
+    "ErrorFeedback",
     "LayerSpec",
     "Recipe",
     "Rounding",

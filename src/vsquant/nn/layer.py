@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -78,6 +78,24 @@ class QuantLayer(Float32Module):
         self.output_dtype = fn(torch.empty(0, dtype=self.output_dtype)).dtype
         super()._apply(fn, recurse)
         return self
+
+    @abstractmethod
+    def input_rows(self, x: Tensor, *, quantized: bool) -> Iterator[Tensor]:
+        """The rows (groups, n, columns) that the weight meets where the layer's input is ``x``, in parts.
+
+        Columns run as the weight's vectors do. ``quantized`` says whether ``x`` is quantized first, as the layer does.
+        """
+
+    def set_weight(self, weight: QuantizedWeight, bias_shift: Tensor | None = None) -> None:
+        """Take another quantized weight of the layer's shape and format, and add ``bias_shift`` (K,) to the bias."""
+        self.weight_codes = weight.codes
+        self.weight_vector_scale = weight.vector_scale
+        self.weight_coarse_scale = weight.coarse_scale
+        self.weight_values = weight.values
+        self.weight = weight.dequantize(self.weight_shape)
+        if bias_shift is not None:
+            assert self.bias is not None
+            self.bias = nn.Parameter(self.bias.detach() + bias_shift, requires_grad=False)
 
     @property
     def parts(self) -> LayerParts:

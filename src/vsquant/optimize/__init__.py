@@ -2,6 +2,7 @@
 
 from vsquant.optimize.methods import (
     METHODS,
+    ErrorFeedback,
     Method,
     Rounding,
     ScaleSearch,
@@ -14,6 +15,7 @@ from vsquant.optimize.scale_search import search_weight
 
 __all__ = [
     "METHODS",
+    "ErrorFeedback",
     "Method",
     "Rounding",
     "ScaleSearch",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from vsquant.errors import SpecError
 from vsquant.spec.formats import IntegerFormat, TensorFormat
@@ -40,10 +41,50 @@ class ScaleSearch:
         return isinstance(fmt, IntegerFormat) and fmt.two_level
 
 
-Method: TypeAlias = Rounding | ScaleSearch
+@dataclass(frozen=True, kw_only=True)
+class ErrorFeedback:
+    """Settle weights column by column, so that those to come make up for the errors of those settled (GPTQ).
+
+    Layers are settled in the order in which they run, on calibration data that has come through the quantized layers
+    before them. Vector scales are chosen when their first column is reached, gamma stays that of eq. (4). Embeddings,
+    and layers that the data does not reach, take scales of `ScaleSearch`; comparison formats are rounded.
+    """
+
+    name: ClassVar[str] = "gptq"
+    layer_scale_mode: ClassVar[ScaleMode] = "requantize"
+
+    damping: float = 0.01
+    """Added to the diagonal of a layer's Hessian, as a share of the diagonal's mean."""
+    order: Literal["activation", "none"] = "activation"
+    """Which vectors are settled first: those that meet the largest inputs, or as they are stored."""
+    scales: Literal["search", "requantize"] = "search"
+    """A vector's scale: of several, the one whose errors cost least once fed back; or eq. (5) on the moved weights."""
+    compensation: float = 0.5
+    """How much of the error in its input a weight makes up for, 0 to 1; 0 needs no pass of the float network."""
+    free_bias: bool = True
+    """Whether the bias of a layer that has one takes up the mean of the error in its output."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.damping < math.inf:
+            raise SpecError(f"damping must be a positive number, not {self.damping!r}; try 0.01")
+        for option, value in (("order", self.order), ("scales", self.scales)):
+            allowed = ("activation", "none") if option == "order" else ("search", "requantize")
+            if value not in allowed:
+                raise SpecError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
+        if not 0 <= self.compensation <= 1:
+            raise SpecError(f"compensation must lie between 0 and 1, not {self.compensation!r}")
+        if not isinstance(self.free_bias, bool):
+            raise SpecError(f"free_bias must be true or false, not {self.free_bias!r}")
+
+    def changes(self, fmt: TensorFormat) -> bool:
+        """Whether weights of this format differ from those of `Rounding`."""
+        return isinstance(fmt, IntegerFormat)
+
+
+Method: TypeAlias = Rounding | ScaleSearch | ErrorFeedback
 """How the weights of a model are quantized."""
 
-_CLASSES: Final = (Rounding, ScaleSearch)
+_CLASSES: Final = (Rounding, ScaleSearch, ErrorFeedback)
 
 METHODS: Final[Mapping[str, type[Method]]] = {method.name: method for method in _CLASSES}
 """Every method by its name."""
