@@ -7,6 +7,14 @@
 
 namespace vsquant {
 
+// Elements [first, first + count) at each of some kernel positions: of rows, bytes of float32, and of unpacked weights.
+struct FloatRun {
+  const std::uint8_t* const* x;  // [position][row]
+  std::int64_t positions, first, count;
+  const float* weights;          // [panel][position][element][16]
+  std::int64_t position_stride, panel_stride;
+};
+
 struct FloatKernels {
   int panels;  // most panels of a tile
   int rows;    // most rows of rows_tile
@@ -19,10 +27,8 @@ struct FloatKernels {
   // Blocks [first, first + count) of one panel as floats q * s, [element][16]; `scales` are the panel's, or null.
   void (*unpack)(const PackedWeight&, std::int64_t panel, std::int64_t first, std::int64_t count, const float* scales,
                  float* out);
-  // sums[row][panels * 16] += sum of `count` elements of x, from `first` on, times unpacked weights; the panels lie
-  // `panel_stride` apart. Rows are bytes of float32.
-  void (*rows_tile)(const std::uint8_t* const* x, int rows, std::int64_t first, std::int64_t count, const float* weights,
-                    std::int64_t panel_stride, int panels, float* sums);
+  // sums[row][panels * 16] += sum of a run's elements of x times unpacked weights.
+  void (*rows_tile)(const FloatRun&, int rows, int panels, float* sums);
 
   // out[row][Channels::kMost] = sums of `count` channels (a multiple of 16) from `first` on, of up to 4 rows, each
   // reading at every kernel position a pixel whose channels, float32, lie as those of the weights [position][stride].

@@ -11,7 +11,7 @@ namespace vsquant {
 namespace {
 
 constexpr std::int64_t kRowsPerChunk = 96;
-constexpr std::int64_t kFewestUnpacked = 8;  // rows from which on codes become floats once for many tiles
+constexpr std::int64_t kFewestUnpacked = 7;  // rows from which on codes become floats once for many tiles
 constexpr std::int64_t kBlocksAtOnce = 32;   // of unpacked floats, which then stay in the second cache
 constexpr int kMostPanels = 4;
 
@@ -60,7 +60,8 @@ void run_few(const Kernels& kernels, const PackedWeight& weight, const Panels& p
   }
 }
 
-// Tiles of rows [first_row, last_row), all of them over one run of unpacked weights after the other.
+// Tiles of rows [first_row, last_row), all of them over one run of unpacked weights after the other. A run is of several
+// kernel positions, all their elements, or of some elements of one.
 class Tiles {
  public:
   Tiles(const Kernels& kernels, const Windows& windows, std::int64_t positions, std::int64_t first_row,
@@ -87,12 +88,11 @@ class Tiles {
     }
   }
 
-  // Adds the products of elements [first, first + count) at one position.
-  void add(std::int64_t position, std::int64_t first, std::int64_t count, const float* weights,
-           std::int64_t panel_stride, int panels) const {
+  // Adds the products of a run, but for its rows, from `position` on.
+  void add(std::int64_t position, FloatRun run, int panels) const {
     each([&](std::int64_t row, int rows) {
-      floats_.rows_tile(pointers_ + row * positions_ + position * rows, rows, first, count, weights, panel_stride,
-                        panels, sums_ + row * width_);
+      run.x = pointers_ + row * positions_ + position * rows;
+      floats_.rows_tile(run, rows, panels, sums_ + row * width_);
     });
   }
 
@@ -112,15 +112,18 @@ void run_many(const Kernels& kernels, const PackedWeight& weight, const Panels& 
   constexpr std::int64_t kPanelValues = kBlocksAtOnce * kBlockCodes;
   auto* values = float_memory().values.get<float>(panels.count * kPanelValues);
   const std::int64_t blocks = weight.blocks / positions;
-  for (std::int64_t position = 0; position < positions; ++position) {
+  const std::int64_t at_once = std::max<std::int64_t>(1, kBlocksAtOnce / std::max<std::int64_t>(1, blocks));
+  for (std::int64_t position = 0; position < positions; position += at_once) {
+    const std::int64_t together = std::min(at_once, positions - position);
     for (std::int64_t first = 0; first * kBlockElements < elements; first += kBlocksAtOnce) {
       const std::int64_t count = std::min(kBlocksAtOnce, blocks - first);
       for (int p = 0; p < panels.count; ++p)
-        kernels.floats.unpack(weight, panels.first + p, position * blocks + first, count,
+        kernels.floats.unpack(weight, panels.first + p, position * blocks + first, together * count,
                               panels.scales == nullptr ? nullptr : panels.scales + p * panels.panel_scales,
                               values + p * kPanelValues);
-      tiles.add(position, first * kBlockElements, std::min(elements - first * kBlockElements, count * kBlockElements),
-                values, kPanelValues, panels.count);
+      const std::int64_t some = std::min(elements - first * kBlockElements, count * kBlockElements);
+      tiles.add(position, {nullptr, together, first * kBlockElements, some, values, count * kBlockCodes, kPanelValues},
+                panels.count);
     }
   }
   Settler settler(kernels, outputs, channels_of(panels, weight), 1.0f, kernels.floats.panels * kPanelChannels);

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
-    from vsquant.optimize import Reconstruction, Rounding, ScaleSearch
+    from vsquant.optimize import ErrorFeedback, Rounding, ScaleSearch
     from vsquant.spec import LayerSpec
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
@@ -27,9 +27,9 @@ _HOMES: Final = {
     "allocate": "vsquant.workflows.allocate",
     "sensitivity": "vsquant.workflows.sensitivity",
     "Calibrators": "vsquant.workflows.ptq",
+    "ErrorFeedback": "vsquant.optimize",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
-    "Reconstruction": "vsquant.optimize",
     "Rounding": "vsquant.optimize",
     "Rule": "vsquant.transform.recipe",
     "ScaleSearch": "vsquant.optimize",
@@ -45,9 +45,9 @@ _HOMES: Final = {
 __all__ = [
     "Allocation",
     "Calibrators",
+    "ErrorFeedback",
     "LayerSpec",
     "Recipe",
-    "Reconstruction",
     "Rounding",
     "Rule",
     "ScaleSearch",

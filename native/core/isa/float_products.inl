@@ -160,22 +160,23 @@ void unpack(const PackedWeight& weight, std::int64_t panel, std::int64_t first, 
 }
 
 template <int Rows, int Panels>
-void rows_of(const std::uint8_t* const* x, std::int64_t first, std::int64_t count, const float* weights,
-             std::int64_t panel_stride, float* sums) {
+void rows_of(const FloatRun& run, float* sums) {
   constexpr int kWide = Panels * kRegisters;
-  const float* row[Rows];
   Floats sum[Rows][kWide];
-  for (int r = 0; r < Rows; ++r) {
-    row[r] = reinterpret_cast<const float*>(x[r]) + first;
+  for (int r = 0; r < Rows; ++r)
     for (int i = 0; i < kWide; ++i) sum[r][i] = load(sums + r * kPanels * kPanelChannels + i * kLanes);
-  }
-  for (std::int64_t k = 0; k < count; ++k) {
-    Floats w[kWide];
-    for (int i = 0; i < kWide; ++i)
-      w[i] = load(weights + i / kRegisters * panel_stride + k * kPanelChannels + i % kRegisters * kLanes);
-    for (int r = 0; r < Rows; ++r) {
-      const Floats a = splat(row[r][k]);
-      for (int i = 0; i < kWide; ++i) sum[r][i] = multiply_add(a, w[i], sum[r][i]);
+  for (std::int64_t position = 0; position < run.positions; ++position) {
+    const float* row[Rows];
+    for (int r = 0; r < Rows; ++r) row[r] = reinterpret_cast<const float*>(run.x[position * Rows + r]) + run.first;
+    const float* weights = run.weights + position * run.position_stride;
+    for (std::int64_t k = 0; k < run.count; ++k) {
+      Floats w[kWide];
+      for (int i = 0; i < kWide; ++i)
+        w[i] = load(weights + i / kRegisters * run.panel_stride + k * kPanelChannels + i % kRegisters * kLanes);
+      for (int r = 0; r < Rows; ++r) {
+        const Floats a = splat(row[r][k]);
+        for (int i = 0; i < kWide; ++i) sum[r][i] = multiply_add(a, w[i], sum[r][i]);
+      }
     }
   }
   for (int r = 0; r < Rows; ++r)
@@ -183,12 +184,11 @@ void rows_of(const std::uint8_t* const* x, std::int64_t first, std::int64_t coun
 }
 
 template <int Rows>
-void rows_by_panels(const std::uint8_t* const* x, int rows, std::int64_t first, std::int64_t count, const float* weights,
-                    std::int64_t panel_stride, int panels, float* sums) {
+void rows_by_panels(const FloatRun& run, int rows, int panels, float* sums) {
   if constexpr (Rows > 1)
-    if (rows < Rows) return rows_by_panels<Rows - 1>(x, rows, first, count, weights, panel_stride, panels, sums);
-  if (panels == 1) return rows_of<Rows, 1>(x, first, count, weights, panel_stride, sums);
-  rows_of<Rows, kPanels>(x, first, count, weights, panel_stride, sums);
+    if (rows < Rows) return rows_by_panels<Rows - 1>(run, rows, panels, sums);
+  if (panels == 1) return rows_of<Rows, 1>(run, sums);
+  rows_of<Rows, kPanels>(run, sums);
 }
 
 template <int Rows>

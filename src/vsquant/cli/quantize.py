@@ -36,6 +36,10 @@ def quantize(
         typer.Option(help="With --allocate: specs to choose from, by commas; else SPEC with 2 to 8 weight bits."),
     ] = None,
     calibration_samples: CalibrationSamples = 128,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="A folder where method gptq keeps finished layers; the same command goes on from there."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Quantize a model after training and save it.
@@ -66,7 +70,8 @@ def quantize(
     calibrators = checked_calibrators(calibrator, weight_calibrator)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
-    with progress_bars("nothing was written") as progress:
+    lost = "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"
+    with progress_bars(lost) as progress:
         built.prepare(progress)
         network = built.load_model()
         allocation = (
@@ -86,6 +91,7 @@ def quantize(
             calibrators=calibrators,
             first_last=ends,
             batchnorm_pairs=built.batchnorm_pairs(network),
+            resume=resume,
             progress=progress,
         )
     save(quantized, output, architecture=built.architecture())

@@ -10,7 +10,7 @@ from vsquant.nn.layer import QuantLayer, needs_range
 from vsquant.nn.linear import QuantEmbedding, QuantLinear
 from vsquant.nn.matmul import QuantMatmul
 from vsquant.nn.parts import LayerParts
-from vsquant.nn.weights import QuantizedWeight, element_codes, element_steps, quantize_weight, with_element_codes
+from vsquant.nn.weights import QuantizedWeight, by_position, quantize_weight
 
 __all__ = [
     "ConvGeometry",
@@ -29,10 +29,8 @@ __all__ = [
     "QuantLinear",
     "QuantMatmul",
     "QuantizedWeight",
-    "element_codes",
-    "element_steps",
+    "by_position",
     "floats_of",
     "needs_range",
     "quantize_weight",
-    "with_element_codes",
 ]

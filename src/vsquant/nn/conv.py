@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from vsquant.nn.geometry import ConvGeometry
 from vsquant.nn.layer import QuantLayer
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_conv, straight_through
+from vsquant.optimize.input_moments import conv_rows, samples_at_once
 
 
 class _QuantConv(QuantLayer):
@@ -38,19 +40,39 @@ class _QuantConv(QuantLayer):
                 f"not {x.dim()}"
             )
         self._check_channels(x.shape[1], self.in_channels)
+        rows, shape = self._rows(x)
+        if self.spec.product_bits is None:
+            y = self._simulate(rows, shape)
+        else:
+            y = rounded_conv(
+                self._quantize_input(rows), shape, self.quantized_weight, self.bias, self.spec, self.geometry
+            )
+            y = straight_through(y, lambda: self._simulate(rows, shape), rows)
+        return y.to(self.output_dtype)
+
+    def input_rows(self, x: Tensor, *, quantized: bool) -> Iterator[Tensor]:
+        """(groups, n, R*S*C/groups) of ``x`` (N, C, *spatial), padded as the layer pads, some samples at a time."""
+        x = x.unsqueeze(0) if x.dim() == len(self.geometry.kernel) + 1 else x
+        rows, shape = self._rows(x)
+        padded = self.geometry.pad((self._fake_quantize_input(rows) if quantized else rows).view(shape).movedim(-1, 1))
+        outputs = math.prod(self.geometry.output_size(x.shape[2:]))
+        samples = samples_at_once(outputs, self.in_channels * math.prod(self.geometry.kernel))
+        for part in torch.split(padded, samples):
+            yield conv_rows(
+                part,
+                kernel=self.geometry.kernel,
+                stride=self.geometry.stride,
+                dilation=self.geometry.dilation,
+                groups=self.geometry.groups,
+            )
+
+    def _rows(self, x: Tensor) -> tuple[Tensor, torch.Size]:
+        """``x`` (N, C, *spatial) as the rows to quantize, and its shape with the channels last."""
         last = x.movedim(1, -1).to(torch.float32)
         fmt = self.spec.activation
         # Only vectors must not cross groups; without them a row is all channels, which runs far faster for depthwise.
         parts = self.geometry.groups if fmt is not None and fmt.has_vectors else 1
-        rows = last.reshape(x.shape[0], parts * math.prod(x.shape[2:]), self.in_channels // parts)
-        if self.spec.product_bits is None:
-            y = self._simulate(rows, last.shape)
-        else:
-            y = rounded_conv(
-                self._quantize_input(rows), last.shape, self.quantized_weight, self.bias, self.spec, self.geometry
-            )
-            y = straight_through(y, lambda: self._simulate(rows, last.shape), rows)
-        return y.to(self.output_dtype)
+        return last.reshape(x.shape[0], parts * math.prod(x.shape[2:]), self.in_channels // parts), last.shape
 
     def _simulate(self, rows: Tensor, shape: torch.Size) -> Tensor:
         geometry = self.geometry

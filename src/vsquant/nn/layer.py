@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -49,8 +49,6 @@ class QuantLayer(Float32Module):
     weight_coarse_scale: Tensor | None
     weight_values: Tensor | None
     activation_range: Tensor | None
-    input_quantizer: Callable[[Tensor], Tensor] | None = None
-    """Stands in for the quantization of the simulated layer's input (samples, rows, length) while a solver learns."""
 
     bias: nn.Parameter | None
 
@@ -81,6 +79,24 @@ class QuantLayer(Float32Module):
         super()._apply(fn, recurse)
         return self
 
+    @abstractmethod
+    def input_rows(self, x: Tensor, *, quantized: bool) -> Iterator[Tensor]:
+        """The rows (groups, n, columns) that the weight meets where the layer's input is ``x``, in parts.
+
+        Columns run as the weight's vectors do. ``quantized`` says whether ``x`` is quantized first, as the layer does.
+        """
+
+    def set_weight(self, weight: QuantizedWeight, bias_shift: Tensor | None = None) -> None:
+        """Take another quantized weight of the layer's shape and format, and add ``bias_shift`` (K,) to the bias."""
+        self.weight_codes = weight.codes
+        self.weight_vector_scale = weight.vector_scale
+        self.weight_coarse_scale = weight.coarse_scale
+        self.weight_values = weight.values
+        self.weight = weight.dequantize(self.weight_shape)
+        if bias_shift is not None:
+            assert self.bias is not None
+            self.bias = nn.Parameter(self.bias.detach() + bias_shift, requires_grad=False)
+
     @property
     def parts(self) -> LayerParts:
         """What the layer is made of, for another layer in its place."""
@@ -105,20 +121,12 @@ class QuantLayer(Float32Module):
             values=self.weight_values,
         )
 
-    def set_weight(self, weight: QuantizedWeight) -> None:
-        """Put another weight of the same format and shape in the place of the one there is."""
-        self.weight_codes, self.weight_vector_scale = weight.codes, weight.vector_scale
-        self.weight_coarse_scale, self.weight_values = weight.coarse_scale, weight.values
-        self.weight = weight.dequantize(self.weight_shape)
-
     def extra_repr(self) -> str:
         """The spec, for ``print(model)``."""
         return f"{self.spec}, weight={tuple(self.weight_shape)}"
 
     def _fake_quantize_input(self, x: Tensor) -> Tensor:
         """Eqs. (1)-(6) on float32 ``x`` (samples, rows, length); ``x`` itself where activations stay float."""
-        if self.input_quantizer is not None:
-            return self.input_quantizer(x)
         fmt = self.spec.activation
         if fmt is None:
             return x

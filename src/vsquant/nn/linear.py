@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from vsquant.nn.layer import QuantLayer
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_linear, straight_through
+from vsquant.optimize.input_moments import linear_rows
 
 
 class QuantLinear(QuantLayer):
@@ -31,6 +33,11 @@ class QuantLinear(QuantLayer):
             y = straight_through(y, lambda: self._simulate(rows), rows)
         return y.view(*x.shape[:-1], self.out_features).to(self.output_dtype)
 
+    def input_rows(self, x: Tensor, *, quantized: bool) -> Iterator[Tensor]:
+        """(1, n, C) of ``x`` (..., C)."""
+        rows = samples_rows(x).to(torch.float32)
+        yield linear_rows(self._fake_quantize_input(rows) if quantized else rows)
+
     def _simulate(self, rows: Tensor) -> Tensor:
         return F.linear(self._fake_quantize_input(rows), self.weight, self.bias)
 
@@ -42,6 +49,10 @@ class QuantEmbedding(QuantLayer):
         super().__init__(parts)
         self.num_embeddings, self.embedding_dim = parts.weight_shape
         self.padding_idx = padding_idx
+
+    def input_rows(self, x: Tensor, *, quantized: bool) -> Iterator[Tensor]:
+        """None: an embedding looks its rows up."""
+        yield from ()
 
     def forward(self, x: Tensor) -> Tensor:
         """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the model."""

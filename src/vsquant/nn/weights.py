@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError
-from vsquant.kernels.numerics import pad_tail
 from vsquant.optimize import search_weight
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, TensorFormat
@@ -30,6 +29,17 @@ class QuantizedWeight:
     coarse_scale: Tensor | None
     values: Tensor | None = None
 
+    @classmethod
+    def from_positions(cls, quantized: kernels.QuantizedTensor, shape: torch.Size) -> QuantizedWeight:
+        """The weight of a layer of ``shape`` from codes (K, positions, vectors, V), as `by_position` lays them out."""
+        codes, vector_scale, coarse_scale = quantized
+        lead = (shape[0], *shape[2:])
+        return cls(
+            codes=codes.reshape(*lead, *codes.shape[-2:]),
+            vector_scale=None if vector_scale is None else vector_scale.reshape(*lead, vector_scale.shape[-1]),
+            coarse_scale=None if coarse_scale is None else coarse_scale.reshape(-1),
+        )
+
     def rows(self, rows: slice) -> QuantizedWeight:
         """The weight of some of the output channels."""
         parts = (self.codes, self.vector_scale, self.coarse_scale, self.values)
@@ -49,24 +59,6 @@ class QuantizedWeight:
         return _from_rows(rows, shape)
 
 
-def element_steps(weight: QuantizedWeight, shape: torch.Size) -> Tensor:
-    """The scale fl(sigma*gamma) of every element, float32 in the layer's own ``shape``."""
-    assert weight.codes is not None
-    return replace(weight, codes=torch.ones_like(weight.codes)).dequantize(shape)
-
-
-def element_codes(weight: QuantizedWeight, shape: torch.Size) -> Tensor:
-    """The code of every element, as float32 in the layer's own ``shape``."""
-    return QuantizedWeight(codes=weight.codes, vector_scale=None, coarse_scale=None).dequantize(shape)
-
-
-def with_element_codes(weight: QuantizedWeight, codes: Tensor) -> QuantizedWeight:
-    """The weight with other codes: integers in the layer's own shape, as `element_codes` gives them."""
-    assert weight.codes is not None
-    vectors = pad_tail(_to_rows(codes), weight.codes.shape[-1])
-    return replace(weight, codes=vectors.reshape(weight.codes.shape).to(weight.codes.dtype))
-
-
 def quantize_weight(
     weight: Tensor,
     fmt: TensorFormat,
@@ -83,7 +75,7 @@ def quantize_weight(
         NonFiniteError, ScaleRangeError: the message names the layer.
         SpecError: ``scale_mode`` is not defined for ``fmt``.
     """
-    rows = _to_rows(weight.detach().to(torch.float32))
+    rows = by_position(weight.detach().to(torch.float32))
     try:
         if isinstance(fmt, FloatFormat):
             share = rows.reshape(1, -1, rows.shape[-1]) if fmt.tensor_scale else rows
@@ -91,18 +83,18 @@ def quantize_weight(
             values = _from_rows(values, weight.shape)
             return QuantizedWeight(codes=None, vector_scale=None, coarse_scale=None, values=values)
         if scale_mode == "search" and fmt.two_level:
-            codes, vector_scale, coarse_scale = search_weight(rows, fmt)
+            quantized = search_weight(rows, fmt)
         else:
             mode = activation_scale_mode(scale_mode)
-            codes, vector_scale, coarse_scale = kernels.quantize(rows, fmt, coarse_range=coarse_range, scale_mode=mode)
+            quantized = kernels.quantize(rows, fmt, coarse_range=coarse_range, scale_mode=mode)
     except (NonFiniteError, ScaleRangeError) as error:
         raise type(error)(f"weight of layer {name!r}: {error}") from error
-    lead = (weight.shape[0], *weight.shape[2:])
-    return QuantizedWeight(
-        codes=codes.reshape(*lead, *codes.shape[-2:]),
-        vector_scale=None if vector_scale is None else vector_scale.reshape(*lead, vector_scale.shape[-1]),
-        coarse_scale=None if coarse_scale is None else coarse_scale.reshape(-1),
-    )
+    return QuantizedWeight.from_positions(quantized, weight.shape)
+
+
+def by_position(weight: Tensor) -> Tensor:
+    """(K, C, *kernel) to (K, kernel positions, C)."""
+    return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight.unsqueeze(1)
 
 
 def integer_operand(weight: QuantizedWeight, vector_size: int) -> kernels.PartialSumOperand:
@@ -112,11 +104,6 @@ def integer_operand(weight: QuantizedWeight, vector_size: int) -> kernels.Partia
     return kernels.PartialSumOperand(
         weight.codes.reshape(outputs, -1, vector_size), weight.vector_scale.reshape(outputs, -1)
     )
-
-
-def _to_rows(weight: Tensor) -> Tensor:
-    """(K, C, *kernel) to (K, kernel positions, C)."""
-    return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight.unsqueeze(1)
 
 
 def _from_rows(rows: Tensor, shape: torch.Size) -> Tensor:

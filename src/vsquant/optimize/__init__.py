@@ -2,8 +2,8 @@
 
 from vsquant.optimize.methods import (
     METHODS,
+    ErrorFeedback,
     Method,
-    Reconstruction,
     Rounding,
     ScaleSearch,
     method_options,
@@ -15,8 +15,8 @@ from vsquant.optimize.scale_search import search_weight
 
 __all__ = [
     "METHODS",
+    "ErrorFeedback",
     "Method",
-    "Reconstruction",
     "Rounding",
     "ScaleSearch",
     "method_options",

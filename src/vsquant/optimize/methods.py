@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from vsquant.errors import SpecError
 from vsquant.spec.formats import IntegerFormat, TensorFormat
@@ -42,62 +42,49 @@ class ScaleSearch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """Learn the rounding of each block's weights so that the block gives what it gives in the float model.
+class ErrorFeedback:
+    """Settle weights column by column, so that those to come make up for the errors of those settled (GPTQ).
 
-    Needs calibration data. Scales stay those of ``start``; codes end within one of where they start.
-
-    Raises:
-        SpecError: an option is out of its range.
+    Layers are settled in the order in which they run, on calibration data that has come through the quantized layers
+    before them. Vector scales are chosen when their first column is reached, gamma stays that of eq. (4). Embeddings,
+    and layers that the data does not reach, take scales of `ScaleSearch`; comparison formats are rounded.
     """
 
-    name: ClassVar[str] = "reconstruct"
+    name: ClassVar[str] = "gptq"
     layer_scale_mode: ClassVar[ScaleMode] = "requantize"
 
-    start: Rounding | ScaleSearch = ScaleSearch()
-    """The method that gives scales and the first codes."""
-    iterations: int = 300
-    """Steps of the optimizer (Adam) for every block."""
-    learning_rate: float = 0.1
-    """Of the rounding variables; activation ranges learn at a hundredth of it."""
-    batch_size: int = 16
-    """Samples in a step."""
-    activation_drop: float = 0.25
-    """Probability with which an element of an activation stays float in a step."""
-    warmup: float = 0.2
-    """Share of the iterations before rounding variables are pushed to integers."""
-    regularisation: float = 1.0
-    """How hard they are pushed: weight of their mean penalty against the relative squared error."""
-    learn_ranges: bool = True
-    """Whether static activation ranges learn too."""
-    seed: int = 0
-    """Of all draws."""
+    damping: float = 0.01
+    """Added to the diagonal of a layer's Hessian, as a share of the diagonal's mean."""
+    order: Literal["activation", "none"] = "activation"
+    """Which vectors are settled first: those that meet the largest inputs, or as they are stored."""
+    scales: Literal["search", "requantize"] = "search"
+    """A vector's scale: of several, the one whose errors cost least once fed back; or eq. (5) on the moved weights."""
+    compensation: float = 0.5
+    """How much of the error in its input a weight makes up for, 0 to 1; 0 needs no pass of the float network."""
+    free_bias: bool = True
+    """Whether the bias of a layer that has one takes up the mean of the error in its output."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.start, (Rounding, ScaleSearch)):
-            raise SpecError(f"start must be Rounding() or ScaleSearch(), not {self.start!r}")
-        for field, least in (("iterations", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, field)
-            if type(value) is not int or value < least:
-                raise SpecError(f"{field} must be an integer of at least {least}, not {value!r}")
-        for field, most in (("activation_drop", 1.0), ("warmup", 1.0), ("regularisation", math.inf)):
-            if not 0 <= getattr(self, field) <= most:
-                raise SpecError(
-                    f"{field} must be {f'0 to {most:g}' if most < math.inf else 'at least 0'}, "
-                    f"not {getattr(self, field)!r}"
-                )
-        if not 0 < self.learning_rate < math.inf:
-            raise SpecError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+        if not 0 < self.damping < math.inf:
+            raise SpecError(f"damping must be a positive number, not {self.damping!r}; try 0.01")
+        for option, value in (("order", self.order), ("scales", self.scales)):
+            allowed = ("activation", "none") if option == "order" else ("search", "requantize")
+            if value not in allowed:
+                raise SpecError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
+        if not 0 <= self.compensation <= 1:
+            raise SpecError(f"compensation must lie between 0 and 1, not {self.compensation!r}")
+        if not isinstance(self.free_bias, bool):
+            raise SpecError(f"free_bias must be true or false, not {self.free_bias!r}")
 
     def changes(self, fmt: TensorFormat) -> bool:
         """Whether weights of this format differ from those of `Rounding`."""
         return isinstance(fmt, IntegerFormat)
 
 
-Method: TypeAlias = Rounding | ScaleSearch | Reconstruction
+Method: TypeAlias = Rounding | ScaleSearch | ErrorFeedback
 """How the weights of a model are quantized."""
 
-_CLASSES: Final = (Rounding, ScaleSearch, Reconstruction)
+_CLASSES: Final = (Rounding, ScaleSearch, ErrorFeedback)
 
 METHODS: Final[Mapping[str, type[Method]]] = {method.name: method for method in _CLASSES}
 """Every method by its name."""
