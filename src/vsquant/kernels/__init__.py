@@ -8,6 +8,7 @@ from vsquant.kernels.eager_products import quantize_map
 from vsquant.kernels.epilogue import FUNCTIONS, Epilogue, Function, apply_function
 from vsquant.kernels.integer_layers import (
     Prepared,
+    SettledLayer,
     Target,
     choose_for,
     layer_codes,
@@ -15,6 +16,8 @@ from vsquant.kernels.integer_layers import (
     layer_outputs_of_codes,
     matmul,
     prepare,
+    settle,
+    settled_outputs,
 )
 from vsquant.kernels.operators import Share, fake_quantize, quantize
 from vsquant.kernels.packed_weight import PackedWeight, pack_weight, unpack_weight, unpacked_rows
@@ -33,6 +36,7 @@ __all__ = [
     "Prepared",
     "QuantizedTensor",
     "SearchedScales",
+    "SettledLayer",
     "Share",
     "Target",
     "Walk",
@@ -53,6 +57,8 @@ __all__ = [
     "quantize",
     "quantize_map",
     "search_scales",
+    "settle",
+    "settled_outputs",
     "unpack_weight",
     "unpacked_rows",
 ]

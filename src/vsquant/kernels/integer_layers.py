@@ -44,6 +44,38 @@ class Prepared(NamedTuple):
     activation_format: str
 
 
+class SettledLayer(NamedTuple):
+    """An operation on floats with everything that is the same at every call: out_features to product_bits."""
+
+    operator: Any
+    constants: tuple[int | str, ...]
+
+
+def settle(weight: PackedWeight, spec: LayerSpec, operation: str, *, scale_mode: ScaleMode) -> SettledLayer:
+    """Settles ``operation``, "linear" or "conv2d", for `settled_outputs`; arguments as of `layer_outputs`.
+
+    Raises:
+        BackendError: as `vsquant.kernels.registry.choose`.
+    """
+    called, *texts = prepare(weight, spec, operation)
+    return SettledLayer(called, (weight.shape[0], *texts, share_in(spec), scale_mode, spec.product_bits or 0))
+
+
+def settled_outputs(
+    layer: SettledLayer,
+    x: Tensor,
+    activation_range: Tensor | None,
+    weight: tuple[Tensor | None, ...],
+    epilogue: Epilogue = NO_EPILOGUE,
+    walk: Walk | None = None,
+) -> Tensor:
+    """As `layer_outputs`, at little cost for each call; ``weight`` are the tensors of a `PackedWeight`."""
+    bias, residual, function = epilogue
+    given = (x, activation_range, *weight, bias, residual, *layer.constants, function)
+    y: Tensor = _call(layer.operator, given if walk is None else (*given, *_geometry(walk)), None)
+    return y
+
+
 def prepare(weight: PackedWeight, spec: LayerSpec, operation: str, *, overload: str = "default") -> Prepared:
     """Settles which backend runs ``operation`` with this weight, once for many calls.
 
@@ -60,6 +92,11 @@ def choose_for(weight: PackedWeight, spec: LayerSpec, operation: str) -> Choice:
         BackendError: as `vsquant.kernels.registry.choose`.
     """
     return choose(operation, weight.format, spec.activation, depthwise=weight.codes.dim() == 2)
+
+
+def share_in(spec: LayerSpec) -> str:
+    """Which activations share gamma, as operators are told."""
+    return "row" if spec.gamma == "token" else "group"
 
 
 def layer_outputs(
@@ -85,8 +122,7 @@ def layer_outputs(
         BackendError: VSQUANT_BACKEND names a backend that cannot run this.
     """
     operation = "linear" if walk is None else "conv2d"
-    share = "row" if spec.gamma == "token" else "group"
-    arguments = (share, scale_mode, spec.product_bits or 0, epilogue.function, *_geometry(walk))
+    arguments = (share_in(spec), scale_mode, spec.product_bits or 0, epilogue.function, *_geometry(walk))
     y: Tensor = _run(operation, (x, activation_range), weight, spec, epilogue, arguments, backend, out)
     return y
 

@@ -105,7 +105,11 @@ class IntegerLayer(Float32Module):
         self.register_buffer("packed_coarse_scale", packed.coarse)
         self.register_buffer("activation_range", parts.activation_range)
         self.bias = parts.float32_bias()
-        self._prepared = tuple(kernels.prepare(packed, self.spec, operation) for operation in self.operations)
+        self._settled: kernels.SettledLayer | None = None
+        if self.operations:
+            mode = activation_scale_mode(self.scale_mode)
+            self._settled = kernels.settle(packed, self.spec, self.operations[0], scale_mode=mode)
+        self._prepared = tuple(kernels.prepare(packed, self.spec, operation) for operation in self.operations[1:])
         if needs_range(self.spec) and parts.activation_range is None and self.operations:
             raise CalibrationError(
                 f"layer {self.name!r} has a static activation scale ({self.spec}), so it must have a range"
@@ -181,26 +185,20 @@ class IntegerLayer(Float32Module):
 
     def _outputs(self, x: Tensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None) -> Tensor:
         """Floats to floats; ``x`` (samples, rows, C) or (N, H, W, C)."""
+        assert self._settled is not None
+        held = self._buffers  # attributes of modules are found slowly
+        weight = held["packed_codes"], held["packed_vector_scale"], held["packed_sums"], held["packed_coarse_scale"]
         try:
-            y = kernels.layer_outputs(
-                x.contiguous(),
-                self.packed_weight,
-                self.spec,
-                activation_range=self.activation_range,
-                scale_mode=activation_scale_mode(self.scale_mode),
-                epilogue=epilogue,
-                walk=walk,
-                backend=self._prepared[0],
-            )
+            y = kernels.settled_outputs(self._settled, x, held["activation_range"], weight, epilogue, walk)
         except (NonFiniteError, ScaleRangeError) as error:
             raise type(error)(f"input of layer {self.name!r}: {error}") from error
-        return y.to(self.output_dtype)
+        return y if y.dtype is self.output_dtype else y.to(self.output_dtype)
 
     def _outputs_of_codes(
         self, x: kernels.QuantizedTensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None
     ) -> Tensor:
         y = kernels.layer_outputs_of_codes(
-            x, self.packed_weight, self.spec, epilogue=epilogue, walk=walk, backend=self._prepared[1]
+            x, self.packed_weight, self.spec, epilogue=epilogue, walk=walk, backend=self._prepared[0]
         )
         return y.to(self.output_dtype)
 
@@ -221,7 +219,7 @@ class IntegerLayer(Float32Module):
                 target,
                 epilogue=epilogue,
                 walk=walk,
-                backend=self._prepared[2],
+                backend=self._prepared[1],
                 keep_float=keep_float,
             )
         except (NonFiniteError, ScaleRangeError) as error:

@@ -45,6 +45,8 @@ class IntegerLinear(IntegerLayer):
         keep_float: bool = False,
     ) -> Tensor | IntegerActivation:
         """``x`` (..., C), or the codes of such a tensor, to (..., K), or to its codes: see `Fusion`."""
+        if residual is None and output_format is None and isinstance(x, Tensor):
+            return self._of_floats(x, function)
         fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
         lead = x.shape[:-1] if isinstance(x, Tensor) else x.codes.shape[:-2]
         epilogue = fusion.epilogue(self.bias, self._residual(residual, (*lead, self.out_features)))
@@ -67,6 +69,15 @@ class IntegerLinear(IntegerLayer):
             coarse_scale=coarse,
             values=None if values is None else values.view(*lead, self.out_features),
         )
+
+    def _of_floats(self, x: Tensor, function: kernels.Function) -> Tensor:
+        """Floats to floats with no residual: what most calls are, and no more Python than it takes."""
+        shape = x.shape
+        outputs, channels = self.weight_shape
+        self._check_channels(shape[-1], channels)
+        rows = x if len(shape) == 3 else samples_rows(x)
+        y = self._outputs(self._as_computed(rows), kernels.Epilogue(self.bias, None, function), None)
+        return y if len(shape) == 3 else y.view(*shape[:-1], outputs)
 
     def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
         return self._quantize(samples_rows(x).to(torch.float32)).codes if isinstance(x, Tensor) else x.codes
