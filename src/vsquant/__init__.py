@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vsquant import reference
     from vsquant.export.checkpoint import load, save
-    from vsquant.optimize import ErrorFeedback, Rounding, ScaleSearch
+    from vsquant.optimize import ErrorFeedback, Reconstruction, Rounding, ScaleSearch
     from vsquant.spec import LayerSpec
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
@@ -30,6 +30,7 @@ _HOMES: Final = {
     "ErrorFeedback": "vsquant.optimize",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",
+    "Reconstruction": "vsquant.optimize",
     "Rounding": "vsquant.optimize",
     "Rule": "vsquant.transform.recipe",
     "ScaleSearch": "vsquant.optimize",
@@ -48,6 +49,7 @@ __all__ = [
     "ErrorFeedback",
     "LayerSpec",
     "Recipe",
+    "Reconstruction",
     "Rounding",
     "Rule",
     "ScaleSearch",

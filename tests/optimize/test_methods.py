@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from vsquant.errors import SpecError
-from vsquant.optimize import METHODS, Rounding, ScaleSearch, method_options, method_text, parse_method, settle
+from vsquant.optimize import (
+    METHODS,
+    Reconstruction,
+    Rounding,
+    ScaleSearch,
+    method_options,
+    method_text,
+    parse_method,
+    settle,
+)
 from vsquant.spec import LayerSpec
 
 
@@ -35,3 +44,27 @@ def test_which_weights_a_method_changes():
     }
     assert changed == {"w4a8-s4/8": True, "w4a8": False, "w4a16-sfp16/x": False, "nvfp4": False}
     assert not Rounding().changes(LayerSpec.parse("w4a8-s4/8").weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": 0}, "iterations must be an integer of at least 1, not 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, not 2.5"),
+        ({"activation_drop": 1.5}, "activation_drop must be 0 to 1, not 1.5"),
+        ({"warmup": -0.1}, "warmup must be 0 to 1, not -0.1"),
+        ({"regularisation": -1.0}, "regularisation must be at least 0, not -1.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, not 0.0"),
+        ({"start": "rtn"}, r"start must be Rounding\(\), ScaleSearch\(\) or ErrorFeedback\(\), not 'rtn'"),
+    ],
+)
+def test_options_of_reconstruction_are_checked(options, message):
+    with pytest.raises(SpecError, match=message):
+        Reconstruction(**options)
+
+
+def test_a_reconstruction_reads_as_it_is_written():
+    method = Reconstruction(start=Rounding(), iterations=50, activation_drop=0.5)
+    assert method_text(method) == "reconstruct:start=[rtn],iterations=50,activation_drop=0.5"
+    assert parse_method(method_text(method)) == method
+    assert method_options(method)["start"] == {"name": "rtn"}

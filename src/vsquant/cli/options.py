@@ -27,9 +27,9 @@ MethodText: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--method",
-        help="How weights are quantized: rtn (round to nearest), search (try every vector scale) or gptq "
-        "(later weights make up for the errors of earlier ones, layer by layer). "
-        "Options follow a colon: METHOD:OPTION=VALUE,OPTION=VALUE.",
+        help="How weights are quantized: rtn (round to nearest), search (try every vector scale), gptq "
+        "(later weights make up for the errors of earlier ones, layer by layer) or reconstruct (learn the rounding, "
+        "block by block). Options follow a colon: METHOD:OPTION=VALUE,OPTION=VALUE.",
     ),
 ]
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]

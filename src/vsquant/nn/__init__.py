@@ -10,7 +10,14 @@ from vsquant.nn.layer import QuantLayer, needs_range
 from vsquant.nn.linear import QuantEmbedding, QuantLinear
 from vsquant.nn.matmul import QuantMatmul
 from vsquant.nn.parts import LayerParts
-from vsquant.nn.weights import QuantizedWeight, by_position, quantize_weight
+from vsquant.nn.weights import (
+    QuantizedWeight,
+    by_position,
+    element_codes,
+    element_steps,
+    quantize_weight,
+    with_element_codes,
+)
 
 __all__ = [
     "ConvGeometry",
@@ -30,7 +37,10 @@ __all__ = [
     "QuantMatmul",
     "QuantizedWeight",
     "by_position",
+    "element_codes",
+    "element_steps",
     "floats_of",
     "needs_range",
     "quantize_weight",
+    "with_element_codes",
 ]

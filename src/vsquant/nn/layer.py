@@ -49,6 +49,8 @@ class QuantLayer(Float32Module):
     weight_coarse_scale: Tensor | None
     weight_values: Tensor | None
     activation_range: Tensor | None
+    input_quantizer: Callable[[Tensor], Tensor] | None = None
+    """Stands in for the quantization of the simulated layer's input (samples, rows, length) while a solver learns."""
 
     bias: nn.Parameter | None
 
@@ -127,6 +129,8 @@ class QuantLayer(Float32Module):
 
     def _fake_quantize_input(self, x: Tensor) -> Tensor:
         """Eqs. (1)-(6) on float32 ``x`` (samples, rows, length); ``x`` itself where activations stay float."""
+        if self.input_quantizer is not None:
+            return self.input_quantizer(x)
         fmt = self.spec.activation
         if fmt is None:
             return x

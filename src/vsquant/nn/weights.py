@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError
+from vsquant.kernels.numerics import pad_tail
 from vsquant.optimize import search_weight
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, TensorFormat
@@ -57,6 +58,24 @@ class QuantizedWeight:
         coarse = None if self.coarse_scale is None else self.coarse_scale.unsqueeze(1)
         rows = kernels.dequantize(kernels.QuantizedTensor(codes, scale, coarse), shape[1])
         return _from_rows(rows, shape)
+
+
+def element_steps(weight: QuantizedWeight, shape: torch.Size) -> Tensor:
+    """The scale fl(sigma*gamma) of every element, float32 in the layer's own ``shape``."""
+    assert weight.codes is not None
+    return replace(weight, codes=torch.ones_like(weight.codes)).dequantize(shape)
+
+
+def element_codes(weight: QuantizedWeight, shape: torch.Size) -> Tensor:
+    """The code of every element, as float32 in the layer's own ``shape``."""
+    return QuantizedWeight(codes=weight.codes, vector_scale=None, coarse_scale=None).dequantize(shape)
+
+
+def with_element_codes(weight: QuantizedWeight, codes: Tensor) -> QuantizedWeight:
+    """The weight with other codes: integers in the layer's own shape, as `element_codes` gives them."""
+    assert weight.codes is not None
+    vectors = pad_tail(by_position(codes), weight.codes.shape[-1])
+    return replace(weight, codes=vectors.reshape(weight.codes.shape).to(weight.codes.dtype))
 
 
 def quantize_weight(

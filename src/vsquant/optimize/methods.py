@@ -81,10 +81,63 @@ class ErrorFeedback:
         return isinstance(fmt, IntegerFormat)
 
 
-Method: TypeAlias = Rounding | ScaleSearch | ErrorFeedback
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Learn the rounding of each block's weights so that the block gives what it gives in the float model.
+
+    Needs calibration data. Scales stay those of ``start``; codes end within one of where they start.
+
+    Raises:
+        SpecError: an option is out of its range.
+    """
+
+    name: ClassVar[str] = "reconstruct"
+    layer_scale_mode: ClassVar[ScaleMode] = "requantize"
+
+    start: Rounding | ScaleSearch | ErrorFeedback = ErrorFeedback()
+    """The method that gives scales and the first codes."""
+    iterations: int = 300
+    """Steps of the optimizer (Adam) for every block."""
+    learning_rate: float = 0.1
+    """Of the rounding variables; activation ranges learn at a hundredth of it."""
+    batch_size: int = 16
+    """Samples in a step."""
+    activation_drop: float = 0.25
+    """Probability with which an element of an activation stays float in a step."""
+    warmup: float = 0.2
+    """Share of the iterations before rounding variables are pushed to integers."""
+    regularisation: float = 1.0
+    """How hard they are pushed: weight of their mean penalty against the relative squared error."""
+    learn_ranges: bool = True
+    """Whether static activation ranges learn too."""
+    seed: int = 0
+    """Of all draws."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.start, (Rounding, ScaleSearch, ErrorFeedback)):
+            raise SpecError(f"start must be Rounding(), ScaleSearch() or ErrorFeedback(), not {self.start!r}")
+        for field, least in (("iterations", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, field)
+            if type(value) is not int or value < least:
+                raise SpecError(f"{field} must be an integer of at least {least}, not {value!r}")
+        for field, most in (("activation_drop", 1.0), ("warmup", 1.0), ("regularisation", math.inf)):
+            if not 0 <= getattr(self, field) <= most:
+                raise SpecError(
+                    f"{field} must be {f'0 to {most:g}' if most < math.inf else 'at least 0'}, "
+                    f"not {getattr(self, field)!r}"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise SpecError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+
+    def changes(self, fmt: TensorFormat) -> bool:
+        """Whether weights of this format differ from those of `Rounding`."""
+        return isinstance(fmt, IntegerFormat)
+
+
+Method: TypeAlias = Rounding | ScaleSearch | ErrorFeedback | Reconstruction
 """How the weights of a model are quantized."""
 
-_CLASSES: Final = (Rounding, ScaleSearch, ErrorFeedback)
+_CLASSES: Final = (Rounding, ScaleSearch, ErrorFeedback, Reconstruction)
 
 METHODS: Final[Mapping[str, type[Method]]] = {method.name: method for method in _CLASSES}
 """Every method by its name."""

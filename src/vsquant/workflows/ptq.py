@@ -15,7 +15,7 @@ from vsquant.calibrate import weight_range
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
 from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
-from vsquant.optimize import ErrorFeedback, Method, method_text, settle
+from vsquant.optimize import Method, method_text, settle
 from vsquant.progress import Progress, silent
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
@@ -28,10 +28,9 @@ from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers, w
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
 from vsquant.workflows.batches import Batches, as_batches, by_argument, call
-from vsquant.workflows.layer_files import LayerFiles, run_key
 from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
-from vsquant.workflows.sequential import settle_layers
+from vsquant.workflows.solve import first_scale_mode, require_no_data, solve
 
 WeightMethod: TypeAlias = Literal["max", "mse"]
 WeightCache: TypeAlias = dict[tuple[str, str, str, str, str], QuantizedWeight]
@@ -66,7 +65,7 @@ class PreparedModel:
     observations: Observations
     folded: FoldReport
     batches: Batches | None = None
-    """The calibration data, for methods that read it layer by layer."""
+    """The calibration data, for what runs it through the quantized layers too."""
 
 
 def quantize(
@@ -88,7 +87,7 @@ def quantize(
         model: any ``nn.Module``; what is returned is in evaluation mode.
         spec_or_recipe: one spec (or its notation) for every linear and convolution layer, or a recipe.
         calibration: batches of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments each.
-            Needed for static activation scales, for ``u``, for ``first_last`` and for method `ErrorFeedback`.
+            Needed for static activation scales, for ``u``, for ``first_last`` and for methods that learn from data.
         scale_mode: how codes and vector scales are settled (eqs. 3 and 5): ``"requantize"``, ``"paper"``, or
             ``"search"`` for weights (activations requantize), which is ``method=ScaleSearch()``.
         method: how weights are quantized, such as `vsquant.ScaleSearch`; `vsquant.Rounding` by default.
@@ -121,8 +120,9 @@ def quantize(
     _require_some_layer(plans, recipe)
     needed = layers_to_observe(plans, recipe.first_last)
     if calibration is None:
-        _require_no_calibration(needed, recipe.first_last, method)
-    elif isinstance(method, ErrorFeedback) and isinstance(calibration, Iterator):
+        _require_no_calibration(needed, recipe.first_last)
+        require_no_data(method)
+    elif isinstance(calibration, Iterator):
         calibration = tuple(calibration)
     _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
     prepared = prepare(model, calibration, layers=tuple(needed), batchnorm_pairs=batchnorm_pairs, progress=progress)
@@ -241,7 +241,7 @@ def quantize_prepared(
         key = (name, str(spec.weight), scale_mode, chosen.weight, method_text(method))
         if weight_cache is not None and key in weight_cache:
             return weight_cache[key]
-        quantized = _quantize_weight(name, weight, spec, _first_scale_mode(method, scale_mode), chosen.weight)
+        quantized = _quantize_weight(name, weight, spec, first_scale_mode(method, scale_mode), chosen.weight)
         if weight_cache is not None:
             weight_cache[key] = quantized
         return quantized
@@ -249,8 +249,7 @@ def quantize_prepared(
     model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=scale_mode)
     place_matmuls(model, entries)
     progress("quantizing weights", total, total)
-    if isinstance(method, ErrorFeedback):
-        _feed_back(model, prepared, method, resume, progress)
+    solve(prepared.model, model, prepared.batches, method, resume=resume, progress=progress)
     attach_record(
         model,
         QuantizationRecord(
@@ -290,23 +289,6 @@ def _quantize_weight(
     return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range)
 
 
-def _first_scale_mode(method: Method, scale_mode: ScaleMode) -> ScaleMode:
-    """That of the weights before any error is fed back, which those keep that meet no input."""
-    return "search" if isinstance(method, ErrorFeedback) else scale_mode
-
-
-def _feed_back(
-    model: nn.Module, prepared: PreparedModel, method: ErrorFeedback, resume: Path | None, progress: Progress
-) -> None:
-    if prepared.batches is None:
-        raise CalibrationError("calibration must be given to prepare(): error feedback settles weights on their inputs")
-    files = None
-    if resume is not None:
-        specs = [f"{name} {layer.spec}" for name, layer in model.named_modules() if isinstance(layer, QuantLayer)]
-        files = LayerFiles(resume, run_key((prepared.model, model), prepared.batches, [method_text(method), *specs]))
-    settle_layers(model, prepared.model, prepared.batches, method, files=files, progress=progress)
-
-
 def _has_weight(plan: LayerPlan) -> bool:
     return plan.spec is not None and plan.match.kind != "matmul"
 
@@ -341,12 +323,7 @@ def _require_some_layer(plans: Sequence[LayerPlan], recipe: Recipe) -> None:
     raise RecipeError(f"at least one layer must be quantized, not none; {'; '.join(reasons[:3])}")
 
 
-def _require_no_calibration(needed: Mapping[str, LayerSpec], first_last: FirstLast, method: Method) -> None:
-    if isinstance(method, ErrorFeedback):
-        raise CalibrationError(
-            f"calibration must be given: method {method.name} settles weights on the inputs they meet; "
-            "pass calibration=batches"
-        )
+def _require_no_calibration(needed: Mapping[str, LayerSpec], first_last: FirstLast) -> None:
     for name, spec in needed.items():
         raise CalibrationError(
             f"calibration must be given: layer {name!r} with {spec} needs its input observed; pass "

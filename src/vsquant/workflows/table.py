@@ -149,7 +149,11 @@ class TableRunner:
         return recipe.model_copy(update={"rules": (*rules, *recipe.rules)})
 
     def _candidates(self, spec: LayerSpec, recipe: Recipe) -> tuple[Candidate, ...]:
-        """Every pair of calibrators for a per-channel cell, scored on calibration data; none for other cells."""
+        """Every pair of calibrators for a per-channel cell, scored on calibration data; none for other cells.
+
+        They are scored with weights rounded to nearest, whatever the method: one that learns would take as many times
+        as long as there are pairs.
+        """
         if not spec.is_baseline:
             return ()
         activation = tuple(CALIBRATORS) if spec.activation is not None and not spec.is_dynamic else ("max",)
@@ -157,10 +161,13 @@ class TableRunner:
         scored = []
         for done, pair in enumerate(pairs):
             self._progress(f"calibrators for {spec}", done, len(pairs))
-            score = self._divergence(self._quantize(spec, recipe, pair))
+            score = self._divergence(self._rounded(recipe, pair))
             scored.append(Candidate(activation=pair.activation, weight=pair.weight, score=score))
         self._progress(f"calibrators for {spec}", len(pairs), len(pairs))
         return tuple(scored)
+
+    def _rounded(self, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
+        return quantize_prepared(self._float_model(), recipe, calibrators=calibrators, weight_cache=self._weights)
 
     def _quantize(self, spec: LayerSpec, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
         method, scale_mode = self._request.settled(spec)
