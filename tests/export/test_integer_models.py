@@ -59,6 +59,24 @@ def test_convolutions(spec: str, make_conv_net, images: Tensor, tmp_path: Path) 
     assert loaded.get_submodule("mix") is loaded.get_submodule("mix_again")
 
 
+def test_an_unchained_model_stays_unchained(make_conv_net, images: Tensor, tmp_path: Path) -> None:
+    simulated = vsquant.quantize(make_conv_net(), "w4a8-s4/6", calibration=[images])
+    for chain in (True, False):
+        vsquant.save(vsquant.to_integer(simulated, chain=chain), tmp_path / "m.safetensors")
+        loaded = vsquant.load(tmp_path / "m.safetensors", model=make_conv_net())
+        assert read_header(tmp_path / "m.safetensors").chained is chain
+        assert vsquant.chain_report(loaded) == vsquant.chain_report(vsquant.to_integer(simulated, chain=chain))
+        assert bool(vsquant.chain_report(loaded).layers) is chain
+
+
+def test_a_header_that_does_not_say_whether_it_is_chained_is(make_conv_net, images: Tensor, tmp_path: Path) -> None:
+    simulated = vsquant.quantize(make_conv_net(), "w4a8-s4/6", calibration=[images])
+    vsquant.save(vsquant.to_integer(simulated), tmp_path / "m.safetensors")
+    header = read_header(tmp_path / "m.safetensors")
+    text = header.model_dump_json(exclude={"chained"})
+    assert "chained" not in text and type(header).parse(text, "m").chained
+
+
 def test_a_model_that_the_header_describes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     images = torch.rand(5, 1, 8, 8)

@@ -167,7 +167,6 @@ def test_a_half_precision_input_is_rounded_as_by_the_simulated_layer(quantize) -
     layer = quantize(nn.Linear(40, 24), "w4a8-s4/8-token")
     integer = integer_twin(layer)
     x = torch.randn(3, 40)
-    assert torch.equal(integer(x.bfloat16()), integer(x.bfloat16().float()))
     integer.to(torch.bfloat16)
     assert torch.equal(integer(x.bfloat16()), integer.float()(x.bfloat16().float()).bfloat16())
 

@@ -28,14 +28,23 @@ FLIPS = [CodeFlips(layer=name, codes=1000, flipped=flipped) for name, flipped in
 
 
 def test_the_text() -> None:
-    first, second, third = integers_text(comparison(*FLIPS)).splitlines()
+    first, second, third, fourth, *explained = integers_text(comparison(*FLIPS)).splitlines()
     assert first.startswith("on integers 50.0 ±") and "; difference from simulated −25.0±" in first
-    assert second == "32 of 3,000 codes flipped (1.1e-02); most in c 3.0e-02, b 2.0e-03"
-    assert third == "3 of 5 layers give codes to the next"
+    assert second == "3 of 5 layers give codes to the next"
+    assert third == "1.1 % of 3,000 codes flipped"
+    assert fourth == "most in c 3 %, b 0.2 %"
+    assert "Flips are normal" in explained[0] and "run-as-integers.md" in explained[1]
+
+
+def test_shares_are_percentages_on_lines_that_fit() -> None:
+    name = "bert.encoder.layer.5.attention.output"
+    text = integers_text(comparison(*(CodeFlips(layer=f"{name}.{i}", codes=100_000, flipped=i) for i in range(3))))
+    assert "0.001 % of 300,000 codes flipped" in text and f"{name}.2 0.002 %" in text
+    assert "e-0" not in text
 
 
 def test_nothing_flipped() -> None:
-    assert integers_text(comparison(FLIPS[0])).splitlines()[1] == "0 of 1,000 codes flipped (0)"
+    assert integers_text(comparison(FLIPS[0])).splitlines()[2:] == ["none of 1,000 codes flipped"]
 
 
 def test_plain_values() -> None:

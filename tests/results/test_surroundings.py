@@ -30,4 +30,21 @@ def test_the_kernels_in_use_and_why() -> None:
     eager = Surroundings(
         vsquant="1", torch="2", python="3", threads=4, isa=None, reason="no library", integer_backend="cpu"
     )
+    assert not eager.eager_is_forced
     assert eager.kernels_text == "kernels: eager PyTorch: no library; VSQUANT_BACKEND is 'cpu'"
+
+
+def test_native_kernels_that_integer_layers_are_kept_from() -> None:
+    wide = InstructionSetState(name="avx2", built=True, supported=True, used=True)
+    narrow = InstructionSetState(name="scalar", built=True, supported=True, used=False)
+    here = Surroundings(
+        vsquant="1", torch="2", python="3", threads=4, isa="avx2", reason="the widest", integer_backend="eager"
+    )
+    assert here.kernels_text == (
+        "kernels: eager PyTorch for integer layers: VSQUANT_BACKEND is 'eager'; "
+        "native, avx2, for fake quantization only"
+    )
+    assert [here.text_of(each) for each in (wide, narrow)] == [
+        "in use for fake quantization only",
+        "can run: VSQUANT_ISA=scalar",
+    ]

@@ -111,15 +111,16 @@ def test_what_a_residual_network_chains() -> None:
     x = images(4, 3, 16, 16)
     _, chained = both(ResNet(), "w4a4u-s4/6", x)
     assert str(vsquant.chain_report(chained)).splitlines() == [
+        "6 of 9 traced layers give codes to the next, 7 take in what follows them",
         "0: relu fused; codes to 2.conv1, and floats",
         "2.conv1: relu fused; codes to 2.conv2",
         "2.conv2: residual and relu fused; codes to 3.conv1, 3.down",
         "3.conv1: relu fused; codes to 3.conv2",
         "3.conv2: residual and relu fused; codes to 5.conv1, and floats",
-        "3.down: floats: nothing that follows takes codes: iadd_1",
+        "3.down: floats: nothing that follows takes codes: iadd()",
         "5.conv1: relu fused; codes to 5.conv2",
-        "5.conv2: residual and relu fused; floats: nothing that follows takes codes: _6",
-        "8: floats: nothing that follows takes codes: output",
+        "5.conv2: residual and relu fused; floats: nothing that follows takes codes: 6",
+        "8: floats: nothing that follows takes codes: the output",
     ]
     assert codes_seen(chained, x) == {name: name not in ("0", "8") for name, _ in vsquant.quantized_layers(chained)}
 
@@ -129,7 +130,7 @@ def test_depthwise_layers_chain(spec: str) -> None:
     x = images(2, 20, 8, 8)
     plain, chained = both(nn.Sequential(Inverted(), Inverted()), spec, x)
     assert torch.equal(chained(x), plain(x))
-    lines = str(vsquant.chain_report(chained)).splitlines()
+    lines = str(vsquant.chain_report(chained)).splitlines()[1:]
     assert lines[0] == "0.expand: relu6 fused; codes to 0.depthwise"
     assert lines[1] == "0.depthwise: relu6 fused; codes to 0.project"
     assert lines[2] == "0.project: residual fused; codes to 1.expand, and floats"
@@ -142,9 +143,10 @@ def test_a_feed_forward_layer_keeps_its_bits(spec: str, shape: tuple[int, ...]) 
     plain, chained = both(FeedForward(), spec, x)
     assert torch.equal(chained(x), plain(x))
     assert str(vsquant.chain_report(chained)).splitlines() == [
+        "1 of 3 traced layers give codes to the next, 2 take in what follows them",
         "up: gelu fused; codes to down, gate",
-        "down: residual fused; floats: nothing that follows takes codes: mul",
-        "gate: floats: nothing that follows takes codes: sigmoid",
+        "down: residual fused; floats: nothing that follows takes codes: mul()",
+        "gate: floats: nothing that follows takes codes: sigmoid()",
     ]
 
 
@@ -244,9 +246,9 @@ class InPlace(nn.Module):
 def test_values_changed_in_place(kind: str) -> None:
     found = reasons(InPlace(kind), "w4a8-s4/8", images(3, 40))
     expected = {
-        "input": "nothing that follows takes codes: add",
+        "input": "nothing that follows takes codes: add()",
         "output": "its output is changed in place",
-        "residual": "nothing that follows takes codes: iadd",
+        "residual": "nothing that follows takes codes: iadd()",
         "none": None,
     }
     assert found.get("a") == expected[kind]
@@ -313,7 +315,7 @@ def test_parts_of_a_model_that_cannot_be_traced() -> None:
     report = vsquant.chain_report(chained)
     assert [layer.layer for layer in report.chained] == ["part.0", "optional.layers.0"]
     assert [name for name, _ in report.untraced] == ["", "optional"]
-    assert "optional: not traced: it has optional arguments" in str(report)
+    assert "optional: not traced: it has optional arguments; to chain it, give it a forward without" in str(report)
     assert type(chained) is Opaque
 
 
@@ -333,11 +335,14 @@ def test_a_model_whose_arguments_are_all_optional() -> None:
     plain, chained = both(Keywords(), "w4a8-s4/8", x)
     for arguments in ({"x": x}, {"y": x}, {"x": -x, "y": x}):
         assert torch.equal(chained(**arguments), plain(**arguments))
-    assert str(vsquant.chain_report(chained)).splitlines() == [
+    report = vsquant.chain_report(chained)
+    assert str(report).splitlines() == [
+        "1 of 2 traced layers give codes to the next, 1 take in what follows them",
         "layers.0: codes to layers.1",
-        "layers.1: relu fused; floats: nothing that follows takes codes: output",
-        "the model: not traced: it has optional arguments",
+        "layers.1: relu fused; floats: nothing that follows takes codes: the output",
+        f"the model: not traced: {report.untraced[0][1]}",
     ]
+    assert report.untraced[0][1].startswith("it has optional arguments; to chain it, give it a forward without them")
 
 
 def test_an_opaque_part_inside_a_model_that_can_be_traced() -> None:
@@ -423,9 +428,34 @@ def test_a_chained_model_compiles_and_exports() -> None:
     assert torch.equal(torch.export.export(chained, (x,)).module()(x), chained(x))
 
 
+def test_layers_with_the_same_to_say_share_a_line() -> None:
+    x = images(3, 32)
+    _, chained = both(nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh()), "w4a8-s4/8-token", x)
+    assert vsquant.chain_report(chained).layers[0].reason == "nothing that follows takes codes: 1"
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32))
+    _, chained = both(Shared(model), "w4a8-s4/8", x)
+    assert str(vsquant.chain_report(chained)).splitlines()[1:] == [
+        "layers.0, layers.1, layers.2: floats: nothing that follows takes codes: tanh()"
+    ]
+
+
+class Shared(nn.Module):
+    """Layers whose outputs go through a function that integer layers do not take in."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return x
+
+
 def test_a_model_that_was_not_chained_says_so() -> None:
     plain, _ = both(nn.Sequential(nn.Linear(16, 16)), "w4a8-s4/8", images(3, 16))
-    assert vsquant.chain_report(plain) == ChainReport()
+    assert vsquant.chain_report(plain) == ChainReport(requested=False)
+    assert str(vsquant.chain_report(plain)) == "not chained (chain=False)"
     with pytest.raises(VsquantError) as error:
         vsquant.chain_report(nn.Linear(16, 16))
     assert str(error.value) == "the model must come from vsquant.to_integer, not be a Linear"

@@ -21,7 +21,7 @@ from vsquant.tasks import architectures
 from vsquant.transform.attention import AttentionEntry, attention_entries, place_matmuls, ranges_in_state
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.fold import fold_batchnorm
-from vsquant.transform.integer import to_integer
+from vsquant.transform.integer import is_chained, to_integer
 from vsquant.transform.match import find_layers
 from vsquant.transform.replace import make_layer, set_module
 from vsquant.workflows.record import attach_record, quantization_record, quantized_layers
@@ -44,6 +44,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
         format_version=FORMAT_VERSION,
         vsquant_version=vsquant.__version__,
         form="integer" if is_integer(model) else "simulated",
+        chained=is_chained(model),
         architecture=dict(architecture) if architecture is not None else architectures.describe(model),
         layers=_layer_headers(model),
         matmuls=tuple(
@@ -67,7 +68,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Read a quantized model; its outputs are those of the saved one, bit for bit.
 
-    An integer model comes back as one: its layers are packed for the machine that loads it.
+    An integer model comes back as one, chained or not as it was: its layers are packed for the machine that loads it.
 
     ``model`` is the float model that was quantized (its weights do not matter; it is left as it was). Without it, only
     architectures that the header names and vsquant knows are built.
@@ -91,7 +92,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise CheckpointError(f"{source} does not fit the model: {error}") from error
     _load_state(base, tensors, header, source)
     attach_record(base, header.record)
-    return to_integer(base) if header.form == "integer" else base.eval()
+    return to_integer(base, chain=header.chained) if header.form == "integer" else base.eval()
 
 
 def _unique_tensors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

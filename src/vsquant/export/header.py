@@ -89,7 +89,8 @@ class Header(_Strict):
 
     ``architecture`` is what `vsquant.tasks.architectures.build` needs, None for models only their owner can build;
     ``tied`` maps the names of tensors that are not stored to the stored ones they are; ``checksums`` has the CRC-32 of
-    every stored tensor's bytes; ``form`` is what loading gives, the tensors are the same.
+    every stored tensor's bytes; ``form`` is what loading gives, the tensors are the same, and ``chained`` is whether
+    the layers of an integer model give each other codes.
 
     Invariants: no module is named twice; layers have a shape exactly from version 2 on; an integer model has quantized
     parts, none in a comparison format.
@@ -98,6 +99,7 @@ class Header(_Strict):
     format_version: Literal[1, 2]
     vsquant_version: str
     form: Form = "simulated"
+    chained: bool = True
     architecture: dict[str, str] | None
     layers: tuple[LayerHeader, ...]
     matmuls: tuple[MatmulHeader, ...]

@@ -15,6 +15,7 @@ from vsquant.kernels.eager import QuantizedTensor
 from vsquant.kernels.eager_products import FLOAT_ACTIVATIONS
 from vsquant.kernels.epilogue import Epilogue, Requantized, plain_tensors
 from vsquant.kernels.format_text import format_text
+from vsquant.kernels.gradients import refusing_gradient
 from vsquant.kernels.packed_weight import PackedWeight
 from vsquant.kernels.registry import Backend, Choice, choose, operator
 from vsquant.spec.formats import IntegerFormat
@@ -225,7 +226,9 @@ def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | Mapping[str, Te
     """The operator's result; what native code refuses is raised as what it is in vsquant."""
     try:
         if out is None:
-            return called(*arguments)
+            result = called(*arguments)
+            wants_gradient = torch.is_grad_enabled() and isinstance(result, Tensor)
+            return refusing_gradient(result, arguments) if wants_gradient else result
         return called(*arguments, out=out) if isinstance(out, Tensor) else called(*arguments, **out)
     except ValueError as error:
         raise native.translated(error) from None

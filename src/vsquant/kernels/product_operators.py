@@ -13,6 +13,7 @@ from vsquant.kernels import eager_products
 from vsquant.kernels.eager import code_dtype
 from vsquant.kernels.epilogue import Requantized
 from vsquant.kernels.format_text import parse_format
+from vsquant.kernels.gradients import pass_by_autograd
 from vsquant.kernels.schemas import ARGUMENTS, EAGER_NAMESPACE, NAMESPACE, out_schema, schema
 from vsquant.spec.formats import IntegerFormat, padded_length
 
@@ -32,6 +33,7 @@ def _register(namespace: str, operation: str) -> None:
     torch.library.define(name, schema(operation), tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, "default")(_EAGER[operation])
     torch.library.register_fake(name)(_fake(operation))
+    pass_by_autograd(operation, _LIBRARIES[namespace])
     torch.library.define(f"{name}.out", out_schema(operation))
     torch.library.impl(f"{name}.out", "default")(
         _writing_codes(operation) if operation.endswith("_requantize") else _writing(operation)
@@ -107,6 +109,10 @@ def _scales(y: Tensor, shape: list[int], fmt: IntegerFormat) -> Tensor:
     return y.new_empty(shape if fmt.has_vectors else [0], dtype=dtype)
 
 
+_LIBRARIES: Final = {
+    name: torch.library.Library(name, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own
+    for name in (NAMESPACE, EAGER_NAMESPACE)
+}
 for _operation in ARGUMENTS:
     for _namespace in (NAMESPACE, EAGER_NAMESPACE):
         _register(_namespace, _operation)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vsquant.errors import ShapeError, SpecError
 from vsquant.nn.geometry import ConvGeometry
-from vsquant.nn.layer import QuantLayer
+from vsquant.nn.layer import QuantLayer, check_input_type
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_conv, straight_through
 from vsquant.optimize.input_moments import conv_rows, samples_at_once
@@ -31,6 +31,7 @@ class _QuantConv(QuantLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (N, C, *spatial) to (N, K, *spatial'); a missing sample dimension is allowed, as in PyTorch."""
+        check_input_type(x, self.output_dtype, self.name)
         spatial = len(self.geometry.kernel)
         if x.dim() == spatial + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)

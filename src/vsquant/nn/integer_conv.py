@@ -59,6 +59,7 @@ class IntegerConv2d(IntegerLayer):
         ``any_layout`` says that floats may be views of channels-last memory whatever the layout of ``x`` is.
         A missing sample dimension is allowed where floats come and go, as in PyTorch.
         """
+        self._check_kind(x)
         fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
         if isinstance(x, Tensor):
             if x.dim() == self.spatial + 1 and residual is None and fusion.target is None:
@@ -74,7 +75,7 @@ class IntegerConv2d(IntegerLayer):
                 return self._as_images(
                     self._outputs(self._as_computed(maps), epilogue, walk), contiguous and not any_layout
                 )
-            quantized = self._quantize_map(maps.to(torch.float32))
+            quantized = self._quantize_map(self._as_computed(maps).to(torch.float32))
         else:
             walk = self._walk(x.codes.shape[1:-2][-self.spatial :], padded=False)
             quantized = kernels.QuantizedTensor(x.codes, x.vector_scale, x.coarse_scale)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vsquant import kernels
 from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, SpecError
-from vsquant.nn.layer import Float32Module, needs_range, share_of
+from vsquant.nn.layer import Float32Module, check_input_type, needs_range, share_of
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
@@ -179,9 +179,20 @@ class IntegerLayer(Float32Module):
         super()._apply(fn, recurse)
         return self
 
+    def _check_kind(self, x: object) -> None:
+        if not isinstance(x, (Tensor, IntegerActivation)):
+            check_input_type(x, self.output_dtype, self.name)
+
     def _as_computed(self, x: Tensor) -> Tensor:
-        """``x`` in the dtype from which outputs are rounded once to ``output_dtype``."""
-        return x if x.dtype == self.output_dtype else x.to(torch.float32)
+        """``x`` in the dtype from which outputs are rounded once to ``output_dtype``.
+
+        Raises:
+            VsquantError: ``x`` is not of a type that the layer takes.
+        """
+        if x.dtype == self.output_dtype and x.dtype != torch.float64:
+            return x
+        check_input_type(x, self.output_dtype, self.name)
+        return x.to(torch.float32)
 
     def _outputs(self, x: Tensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None) -> Tensor:
         """Floats to floats; ``x`` (samples, rows, C) or (N, H, W, C)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vsquant import kernels
 from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer
-from vsquant.nn.linear import QuantEmbedding, QuantLinear, samples_rows
+from vsquant.nn.linear import QuantEmbedding, QuantLinear, last_length, samples_rows
 from vsquant.nn.parts import LayerParts
 from vsquant.spec.layer import ScaleMode
 
@@ -47,15 +47,16 @@ class IntegerLinear(IntegerLayer):
         """``x`` (..., C), or the codes of such a tensor, to (..., K), or to its codes: see `Fusion`."""
         if residual is None and output_format is None and isinstance(x, Tensor):
             return self._of_floats(x, function)
+        self._check_kind(x)
         fusion = Fusion.of(residual, function, output_format, output_range, output_mode, keep_float)
         lead = x.shape[:-1] if isinstance(x, Tensor) else x.codes.shape[:-2]
         epilogue = fusion.epilogue(self.bias, self._residual(residual, (*lead, self.out_features)))
         if isinstance(x, Tensor):
-            self._check_channels(x.shape[-1], self.in_features)
+            self._check_channels(last_length(x), self.in_features)
             rows = samples_rows(x)
             if fusion.target is None:
                 return self._outputs(self._as_computed(rows), epilogue, None).view(*lead, self.out_features)
-            quantized = self._quantize(rows.to(torch.float32))
+            quantized = self._quantize(self._as_computed(rows).to(torch.float32))
         else:
             quantized = _sample_rows(x)
             if fusion.target is None:
@@ -74,7 +75,7 @@ class IntegerLinear(IntegerLayer):
         """Floats to floats with no residual: what most calls are, and no more Python than it takes."""
         shape = x.shape
         outputs, channels = self.weight_shape
-        self._check_channels(shape[-1], channels)
+        self._check_channels(last_length(x), channels)
         rows = x if len(shape) == 3 else samples_rows(x)
         y = self._outputs(self._as_computed(rows), kernels.Epilogue(self.bias, None, function), None)
         return y if len(shape) == 3 else y.view(*shape[:-1], outputs)

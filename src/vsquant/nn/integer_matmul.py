@@ -70,7 +70,7 @@ class IntegerMatmul(Float32Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``a`` (N, H, M, K) times ``b`` (N, H, K, L), in the dtype of ``a``."""
         left, right = _rows(a), _rows(b.transpose(-1, -2))
-        if left.dtype != right.dtype:
+        if left.dtype != right.dtype or left.dtype == torch.float64:
             left, right = left.to(torch.float32), right.to(torch.float32)
         ranges = self._ranges(a.shape[0])
         try:

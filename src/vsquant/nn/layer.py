@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vsquant import kernels
-from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError
+from vsquant.errors import CalibrationError, NonFiniteError, ScaleRangeError, ShapeError, VsquantError
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.weights import QuantizedWeight
 from vsquant.reference.integer_linear import activation_scale_mode
@@ -162,6 +162,23 @@ class QuantLayer(Float32Module):
     def _check_channels(self, given: int, expected: int) -> None:
         if given != expected:
             raise ShapeError(f"input of layer {self.name!r} must have {expected} channels, not {given}")
+
+
+def check_input_type(x: object, dtype: torch.dtype, name: str) -> None:
+    """Refuse what a float layer of ``dtype`` would refuse as its input; float32, in which all layers compute, is taken.
+
+    Raises:
+        VsquantError: ``x`` is no tensor of floats, or of another float type than the layer's, outside of autocast.
+    """
+    if not isinstance(x, Tensor):
+        raise VsquantError(f"input of layer {name!r} must be a tensor, not {type(x).__name__}")
+    if not x.is_floating_point():
+        raise VsquantError(f"input of layer {name!r} must be floating point, not {x.dtype}; convert it: x.to({dtype})")
+    if x.dtype not in (dtype, torch.float32) and not torch.is_autocast_enabled(x.device.type):
+        raise VsquantError(
+            f"input of layer {name!r} must be {dtype} as the layer is, not {x.dtype}; "
+            f"convert the input, x.to({dtype}), or the model, model.to({x.dtype})"
+        )
 
 
 def share_of(spec: LayerSpec) -> kernels.Share:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsquant.nn.layer import QuantLayer
+from vsquant.nn.layer import QuantLayer, check_input_type
 from vsquant.nn.parts import LayerParts
 from vsquant.nn.rounded_products import rounded_linear, straight_through
 from vsquant.optimize.input_moments import linear_rows
@@ -24,7 +24,8 @@ class QuantLinear(QuantLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., C) to (..., K)."""
-        self._check_channels(x.shape[-1], self.in_features)
+        check_input_type(x, self.output_dtype, self.name)
+        self._check_channels(last_length(x), self.in_features)
         rows = samples_rows(x).to(torch.float32)
         if self.spec.product_bits is None:
             y = self._simulate(rows)
@@ -57,6 +58,11 @@ class QuantEmbedding(QuantLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Integer indices ``x`` (...) to vectors (..., embedding_dim) in the dtype of the model."""
         return F.embedding(x, self.weight, self.padding_idx).to(self.output_dtype)
+
+
+def last_length(x: Tensor) -> int:
+    """The length of the last dimension, 0 of a single number."""
+    return x.shape[-1] if x.shape else 0
 
 
 def samples_rows(x: Tensor) -> Tensor:

@@ -8,6 +8,10 @@ from vsquant.report.numbers import difference_text, error_text, metric_text
 from vsquant.results import IntegerComparison, Scores
 
 _LAYERS_SHOWN: Final = 3
+_FLIPS_EXPLAINED: Final = (
+    "Flips are normal, in deep layers up to more than half of all codes: a last bit",
+    "moves a code by one step. The metric counts (docs/how-to/run-as-integers.md).",
+)
 
 
 def comparison_text(scores: Scores, baseline: Scores) -> str:
@@ -41,15 +45,14 @@ def comparison_to_json(scores: Scores, baseline: Scores) -> dict[str, Any]:
 def integers_text(comparison: IntegerComparison) -> str:
     """What integers change of the metric, how many codes flip, and the layers where most do."""
     difference = difference_text(comparison.difference, comparison.integer.unit)
-    share = _share(comparison.flipped, comparison.codes)
     worst = sorted(comparison.flips, key=lambda each: -each.flipped / max(1, each.codes))[:_LAYERS_SHOWN]
     shown = [f"{each.layer or 'the model'} {_share(each.flipped, each.codes)}" for each in worst if each.flipped]
-    most = f"; most in {', '.join(shown)}" if shown else ""
-    return (
-        f"on integers {_with_error(comparison.integer)}; difference from simulated {difference}, paired\n"
-        f"{comparison.flipped:,} of {comparison.codes:,} codes flipped ({share}){most}\n"
-        f"{comparison.chained} of {comparison.layers} layers give codes to the next"
-    )
+    lines = [
+        f"on integers {_with_error(comparison.integer)}; difference from simulated {difference}, paired",
+        f"{comparison.chained} of {comparison.layers} layers give codes to the next",
+        f"{_share(comparison.flipped, comparison.codes)} of {comparison.codes:,} codes flipped",
+    ]
+    return "\n".join([*lines, f"most in {', '.join(shown)}", *_FLIPS_EXPLAINED] if shown else lines)
 
 
 def integers_to_json(comparison: IntegerComparison) -> dict[str, Any]:
@@ -68,4 +71,6 @@ def integers_to_json(comparison: IntegerComparison) -> dict[str, Any]:
 
 
 def _share(part: int, whole: int) -> str:
-    return "0" if part == 0 else f"{part / whole:.1e}"
+    """A percentage to two significant digits."""
+    percent = 100 * part / max(1, whole)
+    return "none" if part == 0 else f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"

@@ -16,7 +16,7 @@ def render_surroundings(surroundings: Surroundings) -> RenderableType:
     """Versions, the kernels in use and why, and one line per instruction set."""
     sets = Table(box=None, show_header=False, pad_edge=False)
     for each in surroundings.instruction_sets:
-        sets.add_row(Text(f"  {each.name}", style="bold" if each.used else ""), Text(each.text))
+        sets.add_row(Text(f"  {each.name}", style="bold" if each.used else ""), Text(surroundings.text_of(each)))
     return Group(Text(surroundings.versions_text), Text(surroundings.kernels_text, style="bold"), sets)
 
 

@@ -47,7 +47,21 @@ class Surroundings:
         return f"vsquant {self.vsquant}, torch {self.torch}, Python {self.python}, {self.threads} threads"
 
     @property
+    def eager_is_forced(self) -> bool:
+        """Whether integer layers run eager only because VSQUANT_BACKEND says so."""
+        return self.integer_backend == "eager" and self.isa is not None
+
+    @property
     def kernels_text(self) -> str:
         """Which kernels run, and why, in one line."""
+        if self.eager_is_forced:
+            return (
+                "kernels: eager PyTorch for integer layers: VSQUANT_BACKEND is 'eager'; "
+                f"native, {self.isa}, for fake quantization only"
+            )
         forced = "" if self.integer_backend is None else f"; VSQUANT_BACKEND is {self.integer_backend!r}"
         return f"kernels: {'eager PyTorch' if self.isa is None else f'native, {self.isa}'}: {self.reason}{forced}"
+
+    def text_of(self, isa: InstructionSetState) -> str:
+        """What of one of the instruction sets: in use and for what, or why not."""
+        return "in use for fake quantization only" if isa.used and self.eager_is_forced else isa.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,7 +104,7 @@ def _plan(fused: Fused, modules: Mapping[str, nn.Module], mutated: frozenset[fx.
     if not problem and fused.last in mutated:
         problem = "its output is changed in place"
     if not problem and not readers:
-        problem = "nothing that follows takes codes: " + _names(users)
+        problem = "nothing that follows takes codes: " + ", ".join(_name(user) for user in users)
     problems = {user: _reader_problem(layer, reader) for user, reader in readers.items()}
     if not problem and all(problems.values()):
         problem = "; ".join(sorted({f"{user.target} {why}" for user, why in problems.items()}))
@@ -220,8 +220,15 @@ def _described(fused: Fused, plan: _Plan, prefix: str) -> ChainedLayer:
     )
 
 
-def _names(nodes: Sequence[fx.Node]) -> str:
-    return ", ".join(node.name for node in nodes)
+def _name(node: fx.Node) -> str:
+    """What a graph's node does, in the words of who wrote the model."""
+    if node.op == "output":
+        return "the output"
+    if node.op == "call_module":
+        return str(node.target)
+    if node.op == "call_method":
+        return f".{node.target}()"
+    return f"{getattr(node.target, '__name__', node.name)}()"
 
 
 def _join(prefix: str, name: str) -> str:

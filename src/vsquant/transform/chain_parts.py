@@ -19,11 +19,13 @@ from vsquant.transform.trace import TRACING_ERRORS, first_line
 class ChainReport:
     """What became of every call of an integer layer that tracing reached, and which modules could not be traced.
 
-    ``untraced`` holds (module, why), "" for the model itself: what is directly in them runs unchained.
+    ``untraced`` holds (module, why), "" for the model itself: what is directly in them runs unchained. ``requested``
+    is false for a model that was made with ``chain=False``.
     """
 
     layers: tuple[ChainedLayer, ...] = ()
     untraced: tuple[tuple[str, str], ...] = ()
+    requested: bool = True
 
     @property
     def chained(self) -> tuple[ChainedLayer, ...]:
@@ -36,9 +38,27 @@ class ChainReport:
         return tuple(layer for layer in self.layers if layer.residual or layer.function != "none")
 
     def __str__(self) -> str:
-        """A line for every layer."""
-        lines = [f"{layer.layer}: {layer.described}" for layer in self.layers]
-        return "\n".join([*lines, *(f"{name or 'the model'}: not traced: {why}" for name, why in self.untraced)])
+        """How many layers are chained, then a line for every layer, those with the same to say together."""
+        if not self.requested:
+            return "not chained (chain=False)"
+        lines = [(layer.layer or "the model", layer.described) for layer in self.layers]
+        lines += [(name or "the model", f"not traced: {why}") for name, why in self.untraced]
+        return "\n".join([self._summary, *_grouped(lines)])
+
+    @property
+    def _summary(self) -> str:
+        total, chained, fused = (len({each.layer for each in part}) for part in (self.layers, self.chained, self.fused))
+        if not total:
+            return "nothing chained: no integer layer was reached by tracing"
+        return f"{chained} of {total} traced layers give codes to the next, {fused} take in what follows them"
+
+
+def _grouped(lines: list[tuple[str, str]]) -> list[str]:
+    """``name: text`` for each, names with the same text on one line."""
+    names: dict[str, list[str]] = {}
+    for name, text in lines:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(dict.fromkeys(each))}: {text}" for text, each in names.items()]
 
 
 def chain_model(model: nn.Module) -> ChainReport:
@@ -154,7 +174,10 @@ def _trace(module: nn.Module, opaque: frozenset[nn.Module] = frozenset(), method
     called with is not known.
     """
     if _has_options(getattr(module, method)):
-        return "it has optional arguments"
+        return (
+            "it has optional arguments; to chain it, give it a forward without them, or put its layers into a module "
+            "that has one"
+        )
     tracer = _Tracer(opaque)
     tracer.traced_func_name = method
     try:

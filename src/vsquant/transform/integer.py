@@ -60,7 +60,7 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
     integer: nn.Module = copy.deepcopy(model, dict(replaced)).eval()
     # A model that is itself one layer is its twin now, and what is known of the model goes with it.
     vars(integer).update({name: value for name, value in vars(model).items() if name.startswith(_PREFIX)})
-    setattr(integer, _ATTRIBUTE, chain_model(integer) if chain else ChainReport())
+    setattr(integer, _ATTRIBUTE, chain_model(integer) if chain else ChainReport(requested=False))
     return integer
 
 
@@ -74,6 +74,12 @@ def chain_report(model: nn.Module) -> ChainReport:
     if not isinstance(report, ChainReport):
         raise VsquantError(f"the model must come from vsquant.to_integer, not be a {type(model).__name__}")
     return report
+
+
+def is_chained(model: nn.Module) -> bool:
+    """Whether layers of an integer model of this one give each other codes: false only after ``chain=False``."""
+    report = vars(model).get(_ATTRIBUTE)
+    return not isinstance(report, ChainReport) or report.requested
 
 
 def integer_twin(module: QuantLayer | QuantMatmul) -> IntegerLayer | IntegerMatmul:

@@ -1,0 +1,66 @@
+"""Integer products have no gradient, and say so when one is asked for: never silently, never by a warning."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vsquant
+from vsquant.errors import VsquantError
+
+
+def model() -> nn.Module:
+    """Float layers around integer ones, so that what reaches these wants a gradient."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Linear(32, 48),
+        nn.Tanh(),
+        nn.Linear(48, 48),
+        nn.Tanh(),
+        nn.Linear(48, 48),
+        nn.Tanh(),
+        nn.Linear(48, 4),
+    ]
+    float_model = nn.Sequential(*layers).eval()
+    calibration = [torch.randn(8, 32)]
+    return vsquant.to_integer(
+        vsquant.quantize(float_model, "w4a8-s4/8-tensor", first_last="float", calibration=calibration)
+    )
+
+
+def outputs(model: nn.Module, x: Tensor, backend: str | None) -> Tensor:
+    called = model if backend is None else torch.compile(model, fullgraph=True, backend=backend)
+    result: Tensor = called(x)
+    return result
+
+
+@pytest.mark.parametrize("backend", [None, "eager", "aot_eager"])
+def test_backward_is_refused_and_forward_does_not_warn(backend: str | None) -> None:
+    integer = model()
+    x = torch.randn(3, 32)
+    with torch.inference_mode():
+        expected = integer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = outputs(integer, x, backend)
+        assert torch.equal(y, expected) and y.requires_grad
+        with pytest.raises(VsquantError, match="a gradient must not be asked through integer layers, which have none"):
+            y.sum().backward()
+
+
+def test_outputs_need_no_gradient_where_inputs_do_not() -> None:
+    integer = model()[2]
+    assert not integer(torch.randn(3, 48)).requires_grad
+    with torch.no_grad():
+        assert not integer(torch.randn(3, 48, requires_grad=True)).requires_grad
+
+
+def test_the_simulated_model_keeps_its_straight_through_gradient() -> None:
+    torch.manual_seed(0)
+    simulated = vsquant.quantize(nn.Sequential(nn.Linear(32, 8)).eval(), "w4a8-s4/8-tensor")
+    x = torch.randn(3, 32, requires_grad=True)
+    simulated(x).sum().backward()
+    assert torch.allclose(x.grad, simulated[0].weight.sum(0).expand(3, 32))
