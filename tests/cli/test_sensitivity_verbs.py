@@ -88,3 +88,14 @@ def test_an_allocation_does_not_start_from_a_recipe(vsquant_program, tmp_path: P
     words = ("quantize", "-", tmp_path / "r.yaml", "--task", "tiny", "-o", tmp_path / "t.safetensors")
     ended = vsquant_program(*words, "--allocate", "4 bits")
     assert ended.status == 1 and "must start from a spec" in ended.err
+
+
+def test_quantize_with_channels_permuted(vsquant_program, tmp_path: Path) -> None:
+    words = ("quantize", "-", "w4a8-s4/8-v4", "--task", "tiny", "--calibration-samples", 32, "--permute")
+    ended = vsquant_program(*words, "-o", tmp_path / "t.safetensors")
+    assert ended.status == 0, ended.err
+    assert "channels into" in ended.out and "weight SQNR dB" in ended.out
+    found = json.loads(vsquant_program(*words, "-o", tmp_path / "t.safetensors", "--json").out)["permuted"]
+    assert found and all(group["predicted_gain_db"] > 0 for group in found)
+    plain = json.loads(vsquant_program(*words[:-1], "-o", tmp_path / "u.safetensors", "--json").out)
+    assert "permuted" not in plain

@@ -27,6 +27,9 @@ def quantize(
     calibrator: Annotated[str, typer.Option(help="Range of activations without vector scales: max, mse …")] = "max",
     weight_calibrator: Annotated[str, typer.Option(help="Range of weights without vector scales: max or mse.")] = "max",
     first_last: Annotated[str | None, typer.Option(help="First and last layer: same, 8bit or float.")] = None,
+    permute: Annotated[
+        bool, typer.Option("--permute", help="First reorder channels, where that is free, for more even vectors.")
+    ] = False,
     allocate: Annotated[
         str | None,
         typer.Option(help="A budget such as '4.25 bits' or '3 MB': choose each layer's spec within it."),
@@ -51,6 +54,7 @@ def quantize(
     from vsquant.export import save
     from vsquant.optimize import settle
     from vsquant.report import layers_to_json, render_layers
+    from vsquant.report.permutation import permuted_to_json, render_permuted
     from vsquant.report.sensitivity import allocation_to_json, render_allocation
     from vsquant.tasks.registry import create_task
     from vsquant.workflows.checked import (
@@ -92,16 +96,21 @@ def quantize(
             first_last=ends,
             batchnorm_pairs=built.batchnorm_pairs(network),
             resume=resume,
+            permute=permute,
             progress=progress,
         )
     save(quantized, output, architecture=built.architecture())
-    layers = quantization_record(quantized).layers
+    record = quantization_record(quantized)
+    layers = record.layers
     if as_json:
         allocated = {} if allocation is None else {"allocation": allocation_to_json(allocation.record)}
-        print_json({"path": str(output), "layers": layers_to_json(layers)} | allocated)
+        reordered = {"permuted": permuted_to_json(record.permuted)} if permute else {}
+        print_json({"path": str(output), "layers": layers_to_json(layers)} | allocated | reordered)
         return
     console = Console()
     console.print(render_layers(layers) if allocation is None else render_allocation(allocation.record))
+    if permute:
+        console.print(render_permuted(record.permuted))
     if request is not None:
         console.print(f"wrote {request.path}", soft_wrap=True)
     console.print(f"wrote {output}", soft_wrap=True)

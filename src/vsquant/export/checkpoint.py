@@ -61,6 +61,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
         weight_calibrator=record.weight_calibrator,
         calibration_samples=record.calibration_samples,
         method=record.method,
+        permuted=record.permuted,
     )
     write(Path(path), header, tensors)
 

@@ -21,6 +21,7 @@ from pydantic import (
 
 from vsquant.errors import CheckpointError, SpecError
 from vsquant.results.layers import LayerReport
+from vsquant.results.permutation import PermutedChannels
 from vsquant.spec.formats import FloatFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.workflows.record import QuantizationRecord
@@ -113,6 +114,7 @@ class Header(_Strict):
     weight_calibrator: str
     calibration_samples: NonNegativeInt
     method: str = "rtn"
+    permuted: tuple[PermutedChannels, ...] = ()
 
     @model_validator(mode="after")
     def _names_each_module_once(self) -> Header:
@@ -171,6 +173,7 @@ class Header(_Strict):
             weight_calibrator=self.weight_calibrator,
             calibration_samples=self.calibration_samples,
             method=self.method,
+            permuted=self.permuted,
         )
 
 

@@ -25,7 +25,8 @@ from vsquant.transform.match import find_layers
 def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspection:
     """Layers, sizes and the use of scale codes of a checkpoint; with the float model also each layer's SQNR.
 
-    ``float_model`` is the model that was quantized, with its weights; it is left as it was.
+    ``float_model`` is the model that was quantized, with its weights; it is left as it was. Layers whose channels were
+    reordered cannot be compared with it and have no SQNR.
 
     Raises:
         CheckpointError: the file is not a whole checkpoint, or does not fit the float model.
@@ -35,7 +36,11 @@ def inspect(path: str | Path, float_model: nn.Module | None = None) -> Inspectio
     tensors = read_tensors(source, header)
     reports = {report.name: report for report in header.report}
     weights = None if float_model is None else _float_weights(float_model, header, source)
-    layers = [_layer(entry, reports.get(entry.name), tensors, weights, source) for entry in header.layers]
+    reordered = {name for group in header.permuted for name in (*group.producers, *group.consumers)}
+    layers = [
+        _layer(entry, reports.get(entry.name), tensors, None if entry.name in reordered else weights, source)
+        for entry in header.layers
+    ]
     elements, others = sum(layer.elements for layer in layers), unquantized(header.layers, tensors).values()
     return Inspection(
         path=str(source),

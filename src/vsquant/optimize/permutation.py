@@ -5,12 +5,14 @@ A vector's step is its largest magnitude over qmax, so with u_c what an error of
     (1) Σ_j (Σ_{c in j} u_c) · Σ_r max_{c in j} |a_rc|²
 
 over rows r of weights (u: the input's second moment) and of activations (u: the squared weights of the channel), up to
-factors that no order changes. The order starts from sorted channels and is refined by swaps of two channels between
+factors that no order changes. The order starts from channels sorted by
+their size or by how their profiles differ most, whichever is better, and is refined by swaps of two channels between
 two vectors for as long as one lowers (1).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +24,7 @@ from vsquant.errors import ShapeError
 
 SWEEPS: Final = 3
 _LEAST_GAIN: Final = 1e-6
+_TINY: Final = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +45,7 @@ class Profile:
 def order_cost(profiles: Sequence[Profile], order: Tensor, vector_size: int) -> float:
     """Eq. (1) of channels in ``order`` (C,), vectors of ``vector_size``, the last one shorter if C is no multiple."""
     total = 0.0
-    for vector in order.split(vector_size):
+    for vector in torch.split(order, vector_size):
         for profile in profiles:
             peaks = profile.magnitudes[:, vector].amax(1).double().square().sum()
             total += float(profile.importance[vector].double().sum() * peaks)
@@ -57,36 +60,46 @@ def best_order(profiles: Sequence[Profile], vector_size: int, *, blocks: int = 1
     """
     channels = profiles[0].importance.shape[0]
     given = torch.arange(channels)
-    candidates = (given, _sorted(profiles, channels, blocks))
-    order = min(candidates, key=lambda candidate: order_cost(profiles, candidate, vector_size)).clone()
+    starts = (given, *(_sorted(key, blocks) for key in (_sizes(profiles), _directions(profiles))))
+    order = min(starts, key=lambda start: order_cost(profiles, start, vector_size)).clone()
     block_of = given // (channels // blocks)
-    starts = range(0, channels, vector_size)
+    vectors = [slice(start, min(start + vector_size, channels)) for start in range(0, channels, vector_size)]
     for _ in range(sweeps):
         swaps = 0
-        for first in starts:
-            for second in range(first + vector_size, channels, vector_size):
-                swaps += _swap(profiles, order, slice(first, first + vector_size),
-                               slice(second, min(second + vector_size, channels)), block_of)  # fmt: skip
+        for first, second in itertools.combinations(vectors, 2):
+            while swaps < channels * vector_size and _swap(profiles, order, first, second, block_of):
+                swaps += 1
         if not swaps:
             break
     return order
 
 
-def _sorted(profiles: Sequence[Profile], channels: int, blocks: int) -> Tensor:
-    """Channels by the geometric mean of their root mean square over the profiles, block by block."""
-    size = torch.zeros(channels, dtype=torch.float64)
-    for profile in profiles:
-        size += profile.magnitudes.double().square().mean(0).clamp_min(1e-30).log()
-    by_block = size.reshape(blocks, -1).argsort(dim=1, descending=True, stable=True)
-    return (by_block + torch.arange(blocks)[:, None] * (channels // blocks)).reshape(-1)
+def _sorted(key: Tensor, blocks: int) -> Tensor:
+    """Channels by descending key (C,), block by block."""
+    length = len(key) // blocks
+    by_block = key.reshape(blocks, length).argsort(dim=1, descending=True, stable=True)
+    return (by_block + torch.arange(blocks)[:, None] * length).reshape(-1)
 
 
-def _swap(profiles: Sequence[Profile], order: Tensor, first: slice, second: slice, block_of: Tensor) -> int:
-    """Swap the two channels of two vectors that lower the cost most, in ``order`` itself; 1 if there were any."""
+def _sizes(profiles: Sequence[Profile]) -> Tensor:
+    """(C,): the channels' root mean squares over the profiles, multiplied, in logarithms."""
+    return torch.stack([p.magnitudes.double().square().mean(0).clamp_min(_TINY).log() for p in profiles]).sum(0)
+
+
+def _directions(profiles: Sequence[Profile]) -> Tensor:
+    """(C,): where channels stand along the direction in which their logarithmic profiles differ most."""
+    rows = torch.cat([profile.magnitudes.double().clamp_min(_TINY).log() for profile in profiles])
+    centred = rows - rows.mean(1, keepdim=True)
+    direction: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    return direction
+
+
+def _swap(profiles: Sequence[Profile], order: Tensor, first: slice, second: slice, block_of: Tensor) -> bool:
+    """Swap the two channels of two vectors that lower the cost most, in ``order`` itself; whether there were any."""
     left, right = order[first], order[second]
     allowed = block_of[left][:, None] == block_of[right][None, :]
     if not bool(allowed.any()):
-        return 0
+        return False
     before, after = 0.0, torch.zeros(len(left), len(right), dtype=torch.float64)
     for profile in profiles:
         a, b = profile.magnitudes[:, left], profile.magnitudes[:, right]
@@ -98,10 +111,10 @@ def _swap(profiles: Sequence[Profile], order: Tensor, first: slice, second: slic
     after.masked_fill_(~allowed, torch.inf)
     best = int(after.argmin())
     if float(after.reshape(-1)[best]) >= before * (1 - _LEAST_GAIN):
-        return 0
+        return False
     row, column = divmod(best, len(right))
     order[first.start + row], order[second.start + column] = right[column].clone(), left[row].clone()
-    return 1
+    return True
 
 
 def _without(magnitudes: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ class PermutedChannels:
     """One group of channels, reordered in the layers that make them and in those that take them.
 
     ``predicted_gain_db`` is of the squared error that is optimised (weights and activations of all consumers);
-    ``sqnr_before_db`` and ``sqnr_after_db`` are of the consumers' weights together, as they are rounded.
+    ``sqnr_before_db`` and ``sqnr_after_db`` are of the consumers' weights together, as they are rounded; None where
+    that makes no error.
     """
 
     producers: tuple[str, ...]
@@ -18,5 +19,5 @@ class PermutedChannels:
     channels: int
     vector_size: int
     predicted_gain_db: float
-    sqnr_before_db: float
-    sqnr_after_db: float
+    sqnr_before_db: float | None
+    sqnr_after_db: float | None

@@ -51,6 +51,19 @@ def as_batches(calibration: Iterable[Any]) -> Batches:
     return Batches(first=first, count=len(calibration) if isinstance(calibration, Sized) else 0, source=source)
 
 
+def repeatable(calibration: Iterable[Any]) -> Iterable[Any]:
+    """``calibration`` itself, once it is known that it can be passed through twice.
+
+    Raises:
+        CalibrationError: it is an iterator, which one pass uses up.
+    """
+    if iter(calibration) is calibration:
+        raise CalibrationError(
+            "calibration must be a list of batches, or another iterable to pass twice, not an iterator"
+        )
+    return calibration
+
+
 def _checked(batch: Any, number: int) -> Any:
     if not isinstance(batch, (Tensor, tuple, list, Mapping)):
         raise CalibrationError(

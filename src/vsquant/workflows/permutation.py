@@ -129,14 +129,14 @@ def _levels(fmt: TensorFormat) -> float:
     return float((1 << (fmt.bits - (1 if fmt.signed else 0))) - 1) ** 2
 
 
-def _weight_sqnr_db(model: nn.Module, names: Sequence[str], specs: Mapping[str, LayerSpec]) -> float:
+def _weight_sqnr_db(model: nn.Module, names: Sequence[str], specs: Mapping[str, LayerSpec]) -> float | None:
     power, error = 0.0, 0.0
     for name in names:
         weight = float_weight(model.get_submodule(name)).float()
         rounded = quantize_weight(weight, specs[name].weight, name=name).dequantize(weight.shape)
         power += float(weight.double().square().sum())
         error += float((rounded.double() - weight.double()).square().sum())
-    return 10 * math.log10(power / error) if error and power else math.inf
+    return 10 * math.log10(power / error) if error and power else None
 
 
 def _check_same(model: nn.Module, other: nn.Module, batch: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -17,6 +17,7 @@ from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecEr
 from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
 from vsquant.optimize import Method, method_text, settle
 from vsquant.progress import Progress, silent
+from vsquant.results.permutation import PermutedChannels
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.attention import attention_modules, place_matmuls
@@ -28,6 +29,7 @@ from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers, w
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
 from vsquant.workflows.batches import Batches, as_batches, by_argument, call
+from vsquant.workflows.permutation import permuted
 from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
 from vsquant.workflows.solve import first_scale_mode, require_no_data, solve
@@ -66,6 +68,7 @@ class PreparedModel:
     folded: FoldReport
     batches: Batches | None = None
     """The calibration data, for what runs it through the quantized layers too."""
+    permuted: tuple[PermutedChannels, ...] = ()
 
 
 def quantize(
@@ -79,6 +82,7 @@ def quantize(
     first_last: FirstLast | None = None,
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
     resume: Path | None = None,
+    permute: bool = False,
     progress: Progress = silent,
 ) -> nn.Module:
     """Quantize a trained model after training; the argument is left as it was.
@@ -95,6 +99,9 @@ def quantize(
         first_last: overrides the recipe's policy for the first and last layer executed.
         batchnorm_pairs: (convolution, batch norm) names to fold where tracing cannot prove them.
         resume: a folder where a method that takes long keeps finished layers; the same call goes on from there.
+        permute: whether channels are first reordered for more homogeneous vectors, in the layers that make them and in
+            those that take them, where the model's graph proves that nothing else changes. Needs
+            calibration data.
         progress: told how far calibration and quantization are.
 
     Returns:
@@ -125,7 +132,11 @@ def quantize(
     elif isinstance(calibration, Iterator):
         calibration = tuple(calibration)
     _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
+    if permute and calibration is None:
+        raise CalibrationError("calibration must be given: permute needs to see which channels are large; pass batches")
     prepared = prepare(model, calibration, layers=tuple(needed), batchnorm_pairs=batchnorm_pairs, progress=progress)
+    if permute and calibration is not None:
+        prepared = permute_prepared(prepared, recipe, calibration, scale_mode=scale_mode, progress=progress)
     return quantize_prepared(
         prepared,
         recipe,
@@ -207,6 +218,25 @@ def prepare(
     return PreparedModel(model=copied, observations=observations, folded=folded, batches=batches)
 
 
+def permute_prepared(
+    prepared: PreparedModel,
+    recipe: Recipe,
+    calibration: Iterable[Any],
+    *,
+    scale_mode: ScaleMode = "requantize",
+    progress: Progress = silent,
+) -> PreparedModel:
+    """The prepared model with channels reordered for the recipe's layers; what was observed of whole inputs holds.
+
+    Raises:
+        RecipeError, CalibrationError, VsquantError: as `permuted`.
+    """
+    plans = plan(prepared.model, prepared.observations, recipe, scale_mode)
+    specs = {layer.match.name: layer.spec for layer in plans if layer.spec and layer.match.kind in DEFAULT_KINDS}
+    model, records = permuted(prepared.model, specs, calibration, progress)
+    return replace(prepared, model=model, permuted=records)
+
+
 def quantize_prepared(
     prepared: PreparedModel,
     recipe: Recipe,
@@ -261,6 +291,7 @@ def quantize_prepared(
             weight_calibrator=chosen.weight,
             calibration_samples=prepared.observations.samples,
             method=method_text(method),
+            permuted=prepared.permuted,
         ),
     )
     return model

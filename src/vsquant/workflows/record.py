@@ -10,6 +10,7 @@ from torch import nn
 from vsquant.errors import VsquantError
 from vsquant.nn import IntegerLayer, QuantLayer
 from vsquant.results.layers import LayerReport
+from vsquant.results.permutation import PermutedChannels
 
 _ATTRIBUTE = "vsquant_record"
 
@@ -19,7 +20,8 @@ class QuantizationRecord:
     """How a model was quantized: every layer's report, the batch norms folded or not, and the options used.
 
     ``folded`` holds (layer, batch norm) pairs that became one; ``unfolded`` the batch norms that stayed floating point,
-    and why. ``method`` is that of the weights, as `vsquant.optimize.method_text` writes it.
+    and why. ``method`` is that of the weights, as `vsquant.optimize.method_text` writes it; ``permuted`` has
+    the channels that were reordered.
     """
 
     layers: tuple[LayerReport, ...]
@@ -29,6 +31,7 @@ class QuantizationRecord:
     weight_calibrator: str
     calibration_samples: int
     method: str = "rtn"
+    permuted: tuple[PermutedChannels, ...] = ()
     unfolded: tuple[tuple[str, str], ...] = ()
 
 

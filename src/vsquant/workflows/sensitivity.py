@@ -21,7 +21,7 @@ from vsquant.transform.float_layers import float_weight
 from vsquant.transform.plan import LayerPlan
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import make_layer
-from vsquant.workflows.batches import call
+from vsquant.workflows.batches import call, repeatable
 from vsquant.workflows.ptq import PreparedModel, plan, prepare
 from vsquant.workflows.ranges import activation_ranges
 
@@ -100,15 +100,6 @@ def as_specs(candidates: Sequence[LayerSpec | str]) -> tuple[LayerSpec, ...]:
     if not specs:
         raise CalibrationError("candidates must hold at least one spec, not none")
     return tuple(dict.fromkeys(specs))
-
-
-def repeatable(calibration: Iterable[Any]) -> Iterable[Any]:
-    """``calibration`` itself, once it is known that it can be passed through twice; raises `CalibrationError`."""
-    if iter(calibration) is calibration:
-        raise CalibrationError(
-            "calibration must be a list of batches, or another iterable to pass twice, not an iterator"
-        )
-    return calibration
 
 
 def measure(
