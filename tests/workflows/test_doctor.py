@@ -64,6 +64,17 @@ def test_padding_is_counted_layer_by_layer_and_in_all() -> None:
     assert not any("no multiple" in text for text in texts(diagnosed("w4a4")))
 
 
+def test_comparison_formats_cannot_run_on_integers() -> None:
+    found = [text for text in texts(diagnosed("nvfp4"), "warning") if "integers" in text]
+    assert found == ["can be simulated, but not run on integers: nvfp4 is a comparison format"]
+
+
+def test_layers_that_would_run_eager_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSQUANT_BACKEND", "eager")
+    found = [text for text in texts(diagnosed("w4a8-s4/8"), "note") if text.startswith("on integers it runs eager")]
+    assert (len(found) == 1 and "VSQUANT_BACKEND is 'eager'" in found[0]) or "was not built" in found[0]
+
+
 def test_whether_calibration_is_needed() -> None:
     assert any(
         text.startswith("calibration data is needed: 7 layers") for text in texts(diagnosed("w4a8-s4/6"), "note")

@@ -11,10 +11,13 @@ from typing import Final
 import torch
 from torch import nn
 
-from vsquant.errors import CalibrationError, DataError, NonFiniteError, RecipeError, SpecError
+from vsquant.errors import BackendError, CalibrationError, DataError, NonFiniteError, RecipeError, SpecError
+from vsquant.kernels import choose, native
+from vsquant.kernels.registry import forced_backend
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel
-from vsquant.spec.formats import padded_length
+from vsquant.spec.formats import FloatFormat, padded_length
 from vsquant.spec.hints import did_you_mean
+from vsquant.spec.layer import LayerSpec
 from vsquant.tasks import architectures
 from vsquant.tasks.base import Task
 from vsquant.tasks.hub import model_folder
@@ -148,6 +151,7 @@ def _layer_findings(plan: LayerPlan) -> Iterator[Finding]:
         level: FindingLevel = "warning" if "fallback" in plan.note else "note"
         text = f"{plan.note}, so {spec}" if level == "warning" else plan.note
         yield Finding(level=level, layer=match.name, text=text)
+    yield from _as_integers(match, spec)
     length, padded = match.reduction_length, _padded(plan)
     if padded > length:
         yield Finding(
@@ -156,6 +160,30 @@ def _layer_findings(plan: LayerPlan) -> Iterator[Finding]:
             text=f"{length} {_what(match)} are no multiple of V = {spec.vector_size}: "
             f"zeros pad them to {padded}, {padded / length - 1:.0%} more storage and products",
         )
+
+
+def _as_integers(match: Match, spec: LayerSpec) -> Iterator[Finding]:
+    """What keeps a layer from native integer kernels, by the word of the registry; nothing where they run it."""
+    formats = [fmt for fmt in (spec.weight, spec.activation) if isinstance(fmt, FloatFormat)]
+    if formats:
+        text = f"can be simulated, but not run on integers: {formats[0].name} is a comparison format"
+        yield Finding(level="warning", layer=match.name, text=text)
+        return
+    operation = {"linear": "linear", "conv1d": "conv2d", "conv2d": "conv2d", "matmul": "matmul"}.get(match.kind)
+    weight = spec.activation if operation == "matmul" else spec.weight
+    if operation is None or weight is None:
+        return
+    groups = getattr(match.module, "groups", 1)
+    depthwise = groups > 1 and match.reduction_length == 1 and not weight.has_vectors
+    try:
+        choice = choose(operation, weight, spec.activation, depthwise=depthwise)
+    except BackendError as error:
+        yield Finding(level="warning", layer=match.name, text=f"cannot run on integers here: {error}")
+        return
+    if choice.backend == "eager":
+        expected = forced_backend() == "eager" or not native.status().available
+        text = f"on integers it runs eager PyTorch, not native kernels: {choice.others['cpu']}"
+        yield Finding(level="note" if expected else "warning", layer=match.name, text=text)
 
 
 def _whole(model: nn.Module, plans: Sequence[LayerPlan], recipe: Recipe) -> Iterator[Finding]:
