@@ -216,8 +216,8 @@ def _measured(probe: Probe, task: Task) -> Iterator[Finding]:
     yield Finding(
         level="ok",
         layer=None,
-        text=f"measured on {probe.samples} samples: {1e3 * probe.float_seconds:.1f} ms a sample in float, {ratio:.1f} "
-        f"times that quantized; estimate: {probe.quantize_seconds(CALIBRATION_SAMPLES):.0f} s to quantize with "
+        text=f"measured on {probe.samples} samples: {1e3 * probe.float_seconds:.1f} ms of CPU time a sample in float, "
+        f"{ratio:.1f} times that quantized; estimate: {probe.quantize_seconds(CALIBRATION_SAMPLES):.0f} s to quantize with "
         f"{CALIBRATION_SAMPLES} samples, {probe.quantized_seconds * task.evaluation_samples:.0f} s to evaluate all "
         f"{task.evaluation_samples:,}",
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ from vsquant.transform.fold import FoldReport
 from vsquant.transform.recipe import Recipe
 from vsquant.workflows.ptq import prepare, quantize_prepared
 
+_RUNS: Final = 5
+
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Seconds per sample of the float and the quantized model, and of observing it; seconds of the rest, once."""
+    """CPU seconds per sample of the float and the quantized model, and of observing it; seconds of the rest, once."""
 
     samples: int
     float_seconds: float
@@ -47,12 +50,11 @@ def measure(
     """
     samples = sum(_samples(batch) for batch in batches)
     activation_bytes = _largest_activation_bytes(model, batches)
-    _, float_seconds = _timed(lambda: _run_all(model, batches))
+    float_seconds = _median_seconds(lambda: _run_all(model, batches))
     folded, fold_seconds = _timed(lambda: prepare(model, batches[:1], layers=(), batchnorm_pairs=batchnorm_pairs))
     prepared, observe_seconds = _timed(lambda: prepare(folded.model, batches))
     quantized, weight_seconds = _timed(lambda: quantize_prepared(prepared, recipe))
-    _run_all(quantized, batches[:1])
-    _, quantized_seconds = _timed(lambda: _run_all(quantized, batches))
+    quantized_seconds = _median_seconds(lambda: _run_all(quantized, batches))
     return Probe(
         samples=samples,
         float_seconds=float_seconds / samples,
@@ -65,9 +67,16 @@ def measure(
 
 
 def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
-    start = time.perf_counter()
+    """The result, and the process's CPU seconds: other processes do not count."""
+    start = time.process_time()
     result = work()
-    return result, time.perf_counter() - start
+    return result, time.process_time() - start
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    """The median CPU seconds of several runs, after one that warms up."""
+    work()
+    return statistics.median(_timed(work)[1] for _ in range(_RUNS))
 
 
 def _run_all(model: nn.Module, batches: Sequence[Batch]) -> None:
