@@ -217,9 +217,9 @@ def _measured(probe: Probe, task: Task) -> Iterator[Finding]:
         level="ok",
         layer=None,
         text=f"measured on {probe.samples} samples: {1e3 * probe.float_seconds:.1f} ms of CPU time a sample in float, "
-        f"{ratio:.1f} times that quantized; estimate: {probe.quantize_seconds(CALIBRATION_SAMPLES):.0f} s to quantize with "
-        f"{CALIBRATION_SAMPLES} samples, {probe.quantized_seconds * task.evaluation_samples:.0f} s to evaluate all "
-        f"{task.evaluation_samples:,}",
+        f"{ratio:.1f} times that quantized; estimate: "
+        f"{probe.quantize_seconds(CALIBRATION_SAMPLES):.0f} s to quantize with {CALIBRATION_SAMPLES} samples, "
+        f"{probe.quantized_seconds * task.evaluation_samples:.0f} s to evaluate all {task.evaluation_samples:,}",
     )
 
 
