@@ -3,6 +3,17 @@
 from vsquant.calibrate.calibrators import CALIBRATORS, calibrated_range
 from vsquant.calibrate.observer import RangeObserver
 from vsquant.calibrate.statistics import RangeStatistics
+from vsquant.calibrate.vectors import RowSample, VectorMethod, vector_range
 from vsquant.calibrate.weights import range_scale, weight_range
 
-__all__ = ["CALIBRATORS", "RangeObserver", "RangeStatistics", "calibrated_range", "range_scale", "weight_range"]
+__all__ = [
+    "CALIBRATORS",
+    "RangeObserver",
+    "RangeStatistics",
+    "RowSample",
+    "VectorMethod",
+    "calibrated_range",
+    "range_scale",
+    "vector_range",
+    "weight_range",
+]

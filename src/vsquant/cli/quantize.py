@@ -39,6 +39,13 @@ def quantize(
         typer.Option(help="With --allocate: specs to choose from, by commas; else SPEC with 2 to 8 weight bits."),
     ] = None,
     calibration_samples: CalibrationSamples = 128,
+    vector_calibrator: Annotated[
+        str, typer.Option(help="Range of activations with vector scales under a static coarse one: max or mse.")
+    ] = "max",
+    bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Give outputs their float mean.")] = False,
+    batchnorm_reestimation: Annotated[
+        bool, typer.Option("--batchnorm-reestimation", help="And, behind folded batch norms, their float variance.")
+    ] = False,
     resume: Annotated[
         Path | None,
         typer.Option(help="A folder where method gptq keeps finished layers; the same command goes on from there."),
@@ -71,7 +78,7 @@ def quantize(
     check_outputs(output, None if request is None else request.path)
     recipe = checked_recipe(spec)
     solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
-    calibrators = checked_calibrators(calibrator, weight_calibrator)
+    calibrators = checked_calibrators(calibrator, weight_calibrator, vector_calibrator)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
     lost = "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"
@@ -95,6 +102,8 @@ def quantize(
             calibrators=calibrators,
             first_last=ends,
             batchnorm_pairs=built.batchnorm_pairs(network),
+            bias_correction=bias_correction,
+            batchnorm_reestimation=batchnorm_reestimation,
             resume=resume,
             permute=permute,
             progress=progress,

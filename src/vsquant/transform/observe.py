@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vsquant.calibrate import RangeObserver, RangeStatistics
+from vsquant.calibrate import RangeObserver, RangeStatistics, RowSample
 from vsquant.errors import CalibrationError, ShapeError
 from vsquant.progress import Progress, silent
 from vsquant.transform.attention import observed_attention
@@ -21,14 +21,15 @@ from vsquant.transform.float_layers import float_weight
 class Observations:
     """What calibration saw: input statistics by layer name, names in the order of their first call, and the samples.
 
-    ``matmuls`` has the statistics of an attention module's operands, per head. A layer that no batch reached is in
-    ``order`` and ``statistics`` neither.
+    ``matmuls`` has the statistics of an attention module's operands, per head; ``rows`` has sampled rows (rows, C) of
+    the inputs that were to be sampled. A layer that no batch reached is in none of them.
     """
 
     statistics: Mapping[str, RangeStatistics]
     matmuls: Mapping[str, Mapping[str, RangeStatistics]]
     order: tuple[str, ...]
     samples: int
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def observe(
@@ -40,14 +41,15 @@ def observe(
     *,
     count: int = 0,
     measured: Collection[str] | None = None,
+    sampled: Collection[str] = (),
     matmuls: Sequence[str] = (),
 ) -> Observations:
     """Run ``batches`` through ``model`` and observe the first input of every one of ``layers`` (by name).
 
-    Nothing of the activations is kept but their histograms. ``run`` calls the model on one batch; ``count`` is how
-    many there are, for ``progress`` (0: not known). The order is that of
-    all ``layers``; statistics are of those in ``measured``, if that is given. ``matmuls`` names the attention modules
-    whose operands are observed. The model is left as it was.
+    Nothing of the activations is kept but their histograms and, of the layers in ``sampled``, some rows. ``run`` calls
+    the model on one batch; ``count`` is how many there are, for ``progress`` (0: not known). The order is that of all
+    ``layers``; statistics are of those in ``measured``, if that is given. ``matmuls`` names the attention modules whose
+    operands are observed. The model is left as it was.
 
     Raises:
         CalibrationError: there are no batches, or one is not what the model takes.
@@ -55,12 +57,15 @@ def observe(
         ShapeError: a layer's input does not have its channels; the message names the layer.
     """
     observers: dict[str, RangeObserver] = {}
+    rows: dict[str, RowSample] = {}
     samples = 0
     with ExitStack() as undo, torch.inference_mode():
         cores = undo.enter_context(observed_attention(model, matmuls))
         for name, layer in layers.items():
             hook = _observing(observers, name, measured is None or name in measured)
             undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            if name in sampled:
+                undo.callback(layer.register_forward_pre_hook(_sampling(rows, name), with_kwargs=True).remove)
         progress("calibrating", 0, count)
         for done, batch in enumerate(batches, start=1):
             _run_one(model, batch, done, run)
@@ -75,6 +80,7 @@ def observe(
         matmuls={name: statistics for name, statistics in seen_by_matmuls.items() if statistics},
         order=tuple(observers),
         samples=samples,
+        rows={name: sample.rows for name, sample in rows.items()},
     )
 
 
@@ -92,7 +98,7 @@ def _observing(
     observers: dict[str, RangeObserver], name: str, measured: bool
 ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = args[0] if args else next(iter(kwargs.values()))
+        x = _first_argument(args, kwargs)
         observer = observers.setdefault(name, RangeObserver(name))
         if isinstance(x, Tensor) and x.is_floating_point():
             _check_channels(name, module, x)
@@ -100,6 +106,27 @@ def _observing(
                 observer.update(x)
 
     return hook
+
+
+def _sampling(samples: dict[str, RowSample], name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = _first_argument(args, kwargs)
+        if isinstance(x, Tensor) and x.is_floating_point():
+            rows = input_rows(module, x)
+            samples.setdefault(name, RowSample(rows.shape[1])).add(rows)
+
+    return hook
+
+
+def input_rows(module: nn.Module, x: Tensor) -> Tensor:
+    """A float layer's input as (rows, C): one row a position, of one group's channels."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        return x.movedim(-1 - len(module.kernel_size), -1).reshape(-1, module.in_channels // module.groups)
+    return x.reshape(-1, x.shape[-1])
+
+
+def _first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def _check_channels(name: str, module: nn.Module, x: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast, get_args
 
+from vsquant.calibrate import VectorMethod
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import RecipeError, SpecError
 from vsquant.optimize import Method, parse_method
@@ -47,16 +48,17 @@ def checked_first_last(text: str) -> FirstLast:
     return cast(FirstLast, _one_of("first-last", text, get_args(FirstLast)))
 
 
-def checked_calibrators(activation: str, weight: str) -> Calibrators:
+def checked_calibrators(activation: str, weight: str, vectors: str = "max") -> Calibrators:
     """Calibrators by name.
 
     Raises:
         CalibrationError: there is no such activation calibrator.
-        SpecError: ``weight`` is neither max nor mse.
+        SpecError: ``weight`` or ``vectors`` is neither max nor mse.
     """
     create_calibrator(activation)
     method = cast(WeightMethod, _one_of("weight calibrator", weight, ("max", "mse")))
-    return Calibrators(activation=activation, weight=method)
+    ranges = cast(VectorMethod, _one_of("vector calibrator", vectors, get_args(VectorMethod)))
+    return Calibrators(activation=activation, weight=method, vectors=ranges)
 
 
 def _one_of(what: str, text: str, choices: tuple[str, ...]) -> str:

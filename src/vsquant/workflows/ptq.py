@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from vsquant.calibrate import weight_range
+from vsquant.calibrate import VectorMethod, weight_range
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
 from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
@@ -29,10 +29,11 @@ from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers, w
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
 from vsquant.workflows.batches import Batches, as_batches, by_argument, call
+from vsquant.workflows.correct import Corrections, correct
 from vsquant.workflows.permutation import permuted
 from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
-from vsquant.workflows.solve import first_scale_mode, require_no_data, solve
+from vsquant.workflows.solve import first_scale_mode, reads_data, require_no_data, solve
 
 WeightMethod: TypeAlias = Literal["max", "mse"]
 WeightCache: TypeAlias = dict[tuple[str, str, str, str, str], QuantizedWeight]
@@ -45,6 +46,8 @@ class Calibrators:
     """How coarse ranges are chosen where an operand has no vector scales; with them, ranges are the maximum.
 
     ``activation`` names a calibrator for static activation scales, ``weight`` says how output channels are clipped.
+    ``vectors`` is for layers that do have vector scales under a static coarse one: "mse" takes the range of least
+    squared error on sampled rows of the layer's input, in place of the maximum (attention products keep that).
 
     Raises:
         CalibrationError: there is no such calibrator or method.
@@ -52,9 +55,12 @@ class Calibrators:
 
     activation: str = "max"
     weight: WeightMethod = "max"
+    vectors: VectorMethod = "max"
 
     def __post_init__(self) -> None:
         create_calibrator(self.activation)
+        if self.vectors not in get_args(VectorMethod):
+            raise CalibrationError(f"vectors must be one of {', '.join(get_args(VectorMethod))}, not {self.vectors!r}")
         if self.weight not in get_args(WeightMethod):
             raise CalibrationError(f"weight must be one of {', '.join(get_args(WeightMethod))}, not {self.weight!r}")
 
@@ -81,6 +87,8 @@ def quantize(
     calibrators: Calibrators | None = None,
     first_last: FirstLast | None = None,
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
+    bias_correction: bool = False,
+    batchnorm_reestimation: bool = False,
     resume: Path | None = None,
     permute: bool = False,
     progress: Progress = silent,
@@ -98,6 +106,8 @@ def quantize(
         calibrators: how coarse ranges are chosen; the maximum by default.
         first_last: overrides the recipe's policy for the first and last layer executed.
         batchnorm_pairs: (convolution, batch norm) names to fold where tracing cannot prove them.
+        bias_correction: give the outputs of each layer the mean that the float layer's have, through its bias.
+        batchnorm_reestimation: give those of layers with a folded batch norm the variance too, through their scales.
         resume: a folder where a method that takes long keeps finished layers; the same call goes on from there.
         permute: whether channels are first reordered for more homogeneous vectors, in the layers that make them and in
             those that take them, where the model's graph proves that nothing else changes. Needs
@@ -126,23 +136,37 @@ def quantize(
     )
     _require_some_layer(plans, recipe)
     needed = layers_to_observe(plans, recipe.first_last)
+    read_again = permute or reads_data(method) or bias_correction or batchnorm_reestimation
     if calibration is None:
         _require_no_calibration(needed, recipe.first_last)
-        require_no_data(method)
-    elif isinstance(calibration, Iterator):
+        require_no_data(method, corrected=bias_correction or batchnorm_reestimation)
+    elif read_again and isinstance(calibration, Iterator):
         calibration = tuple(calibration)
     _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
     if permute and calibration is None:
         raise CalibrationError("calibration must be given: permute needs to see which channels are large; pass batches")
-    prepared = prepare(model, calibration, layers=tuple(needed), batchnorm_pairs=batchnorm_pairs, progress=progress)
+    sample_rows = calibrators is not None and calibrators.vectors == "mse"
+    prepared = prepare(
+        model,
+        calibration,
+        layers=tuple(needed),
+        batchnorm_pairs=batchnorm_pairs,
+        sample_rows=sample_rows,
+        progress=progress,
+    )
     if permute and calibration is not None:
         prepared = permute_prepared(prepared, recipe, calibration, scale_mode=scale_mode, progress=progress)
+        if sample_rows:  # rows seen before are in the old order of channels
+            anew = prepare(prepared.model, calibration, layers=tuple(needed), sample_rows=True, progress=progress)
+            prepared = replace(prepared, observations=anew.observations)
     return quantize_prepared(
         prepared,
         recipe,
         scale_mode=scale_mode,
         method=method,
         calibrators=calibrators,
+        bias_correction=bias_correction,
+        batchnorm_reestimation=batchnorm_reestimation,
         resume=resume,
         progress=progress,
     )
@@ -184,12 +208,13 @@ def prepare(
     *,
     layers: Sequence[str] | None = None,
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
+    sample_rows: bool = False,
     progress: Progress = silent,
 ) -> PreparedModel:
     """A copy of ``model`` with batch norms folded and the inputs of ``layers`` observed.
 
     ``layers`` may name attention modules; None is all linear and convolution layers. Where it is empty, one batch is
-    run, to learn the order of the layers.
+    run, to learn the order of the layers. ``sample_rows`` keeps rows of those inputs, for ``Calibrators.vectors``.
 
     Raises:
         CalibrationError: ``calibration`` holds no batch, or what is none.
@@ -213,6 +238,7 @@ def prepare(
         progress,
         count=batches.count if measured else 1,
         measured=measured,
+        sampled=measured if sample_rows else (),
         matmuls=[name for name in attention_modules(copied) if name in measured],
     )
     return PreparedModel(model=copied, observations=observations, folded=folded, batches=batches)
@@ -245,6 +271,8 @@ def quantize_prepared(
     method: Method | None = None,
     calibrators: Calibrators | None = None,
     weight_cache: WeightCache | None = None,
+    bias_correction: bool = False,
+    batchnorm_reestimation: bool = False,
     resume: Path | None = None,
     progress: Progress = silent,
 ) -> nn.Module:
@@ -260,7 +288,7 @@ def quantize_prepared(
     chosen = calibrators or Calibrators()
     model = copy.deepcopy(prepared.model)
     plans = plan(model, prepared.observations, recipe, scale_mode)
-    ranges = activation_ranges(plans, prepared.observations, chosen.activation)
+    ranges = activation_ranges(plans, prepared.observations, chosen.activation, chosen.vectors)
     entries = attention_entries(plans, prepared.observations, chosen.activation, scale_mode)
     done, total = 0, sum(_has_weight(layer) for layer in plans)
 
@@ -280,6 +308,11 @@ def quantize_prepared(
     place_matmuls(model, entries)
     progress("quantizing weights", total, total)
     solve(prepared.model, model, prepared.batches, method, resume=resume, progress=progress)
+    corrections = Corrections(
+        bias=bias_correction,
+        folded=tuple(layer for layer, _ in prepared.folded.folded) if batchnorm_reestimation else None,
+    )
+    correct(prepared.model, model, prepared.batches, corrections, progress=progress)
     attach_record(
         model,
         QuantizationRecord(
@@ -290,7 +323,7 @@ def quantize_prepared(
             activation_calibrator=chosen.activation,
             weight_calibrator=chosen.weight,
             calibration_samples=prepared.observations.samples,
-            method=method_text(method),
+            method=method_text(method) + corrections.text,
             permuted=prepared.permuted,
         ),
     )

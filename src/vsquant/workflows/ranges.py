@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vsquant.calibrate import RangeStatistics, calibrated_range
+from vsquant.calibrate import RangeStatistics, VectorMethod, calibrated_range, vector_range
 from vsquant.errors import CalibrationError
 from vsquant.nn import needs_range
 from vsquant.nn.matmul import operand_formats
@@ -19,16 +19,26 @@ from vsquant.transform.observe import Observations
 from vsquant.transform.plan import LayerPlan
 
 
-def activation_ranges(plans: Sequence[LayerPlan], observations: Observations, calibrator: str) -> Mapping[str, Tensor]:
+def activation_ranges(
+    plans: Sequence[LayerPlan], observations: Observations, calibrator: str, vectors: VectorMethod = "max"
+) -> Mapping[str, Tensor]:
     """The calibrated range (1,) of every layer with a static activation scale, matmuls aside.
 
-    A layer with activation vector scales takes the maximum: clipping is what its vector scales make unnecessary.
+    A layer with activation vector scales takes the maximum, or under ``vectors="mse"`` the range of least squared error
+    on the sampled rows of its input (`Observations.rows`).
     """
     return {
-        plan.match.name: _range(observations.statistics[plan.match.name], plan.spec.activation, calibrator)
+        plan.match.name: _clipped_range(plan, observations)
+        if vectors == "mse" and has_clippable_vectors(plan.spec)
+        else _range(observations.statistics[plan.match.name], plan.spec.activation, calibrator)
         for plan in plans
         if plan.spec is not None and plan.match.kind not in ("embedding", "matmul") and needs_range(plan.spec)
     }
+
+
+def has_clippable_vectors(spec: LayerSpec) -> bool:
+    """Whether a layer of this spec has integer vector scales under a static coarse scale on its activations."""
+    return needs_range(spec) and spec.activation is not None and spec.activation.two_level
 
 
 def attention_entries(
@@ -70,6 +80,18 @@ def _attention_ranges(
         probabilities=_range(seen["probabilities"], probabilities, calibrator),
         value=_range(seen["value"], signed, calibrator),
     )
+
+
+def _clipped_range(plan: LayerPlan, observations: Observations) -> Tensor:
+    name = plan.match.name
+    assert plan.spec is not None and isinstance(plan.spec.activation, IntegerFormat)
+    fmt = plan.spec.activation
+    largest = float(calibrated_range(observations.statistics[name], fmt)[0])
+    if name not in observations.rows:
+        raise CalibrationError(
+            f"layer {name!r} must have its input sampled for vector ranges by 'mse'; prepare the model with sample_rows"
+        )
+    return torch.from_numpy(vector_range(observations.rows[name], fmt, largest, name))
 
 
 def _range(seen: RangeStatistics, fmt: TensorFormat | None, calibrator: str) -> Tensor:

@@ -28,13 +28,23 @@ def first_scale_mode(method: Method, scale_mode: ScaleMode) -> ScaleMode:
     return "search" if isinstance(method, ErrorFeedback) else scale_mode
 
 
-def require_no_data(method: Method) -> None:
-    """Refuse a method that cannot do without calibration data.
+def reads_data(method: Method) -> bool:
+    """Whether a method runs calibration data through the quantized layers, again and again."""
+    return isinstance(method, (ErrorFeedback, Reconstruction))
+
+
+def require_no_data(method: Method, *, corrected: bool = False) -> None:
+    """Refuse a method that cannot do without calibration data, and corrections (``corrected``), which never can.
 
     Raises:
-        CalibrationError: the method is such a one.
+        CalibrationError: the method is such a one, or there are corrections.
     """
-    if isinstance(method, (ErrorFeedback, Reconstruction)):
+    if corrected:
+        raise CalibrationError(
+            "calibration must be given: bias correction and batch-norm re-estimation compare outputs on it; "
+            "pass calibration=batches"
+        )
+    if reads_data(method):
         raise CalibrationError(
             f"calibration must be given: method {method.name} settles weights on the inputs they meet; "
             "pass calibration=batches"
