@@ -7,6 +7,7 @@
 #include "core/float_kernels.hpp"
 #include "core/products.hpp"
 #include "core/quantize_kernels.hpp"
+#include "core/scale_search.hpp"
 
 namespace vsquant {
 
@@ -95,6 +96,7 @@ struct Kernels {
 
   EpilogueKernels epilogue;
   QuantizeKernels quantize;
+  SearchVector search_vector;
 };
 
 // What is compiled in; null where an instruction set was not built. Dispatch asks the processor first.

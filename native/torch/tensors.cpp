@@ -41,6 +41,8 @@ constexpr ScalarType type_of();
 template <>
 constexpr ScalarType type_of<float>() { return ScalarType::Float; }
 template <>
+constexpr ScalarType type_of<double>() { return ScalarType::Double; }
+template <>
 constexpr ScalarType type_of<std::uint8_t>() { return ScalarType::Byte; }
 template <>
 constexpr ScalarType type_of<std::int8_t>() { return ScalarType::Char; }
@@ -116,6 +118,7 @@ const T* elements(const Tensor& tensor, const char* name) {
   return static_cast<const T*>(tensor.const_data_ptr());
 }
 template const float* elements(const Tensor&, const char*);
+template const double* elements(const Tensor&, const char*);
 template const std::uint8_t* elements(const Tensor&, const char*);
 template const std::int8_t* elements(const Tensor&, const char*);
 template const std::int16_t* elements(const Tensor&, const char*);

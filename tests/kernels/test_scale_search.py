@@ -69,6 +69,8 @@ def test_another_gamma_is_searched_as_given(fmt):
     gamma = torch.tensor([0.0, 1e-3, 0.05, 10.0])
     found = kernels.search_scales(x, fmt, gamma)
     assert (found.vector_scale[0] == fmt.scale_min).all() and not found.codes[0].any()
+    lost = x[0].double().square().sum() - found.error[0].sum()
+    assert abs(float(lost)) < 1e-12 * float(found.error[0].sum())
     for group in (1, 2, 3):
         range_ = float(gamma[group]) * fmt.scale_top * fmt.qmax
         static = reference.quantize(x[group].numpy(), fmt, scale_mode="search", coarse_range=range_)

@@ -14,6 +14,7 @@ namespace vsquant {
 #include "core/isa/epilogue.inl"
 #include "core/isa/float_products.inl"
 #include "core/isa/scaled.inl"
+#include "core/isa/scale_search.inl"
 
 namespace {
 
@@ -44,6 +45,7 @@ constexpr Kernels table() {
   kernels.floats = floats::table;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = quantization::table;
+  kernels.search_vector = searching::search_vector;
   return kernels;
 }
 

@@ -8,6 +8,7 @@ namespace vsquant {
 #include "core/isa/epilogue.inl"
 #include "core/isa/float_products.inl"
 #include "core/isa/scaled.inl"
+#include "core/isa/scale_search.inl"
 
 namespace {
 
@@ -32,6 +33,7 @@ Kernels table() {
   kernels.floats = floats::table;
   kernels.epilogue = epilogue_kernels;
   kernels.quantize = scalar_quantize;
+  kernels.search_vector = searching::search_vector;
   return kernels;
 }
 
