@@ -329,6 +329,30 @@ def test_a_method_is_a_scale_mode_or_an_object() -> None:
             vsquant.quantize(cnn(), "w3a8-s4/6", calibration=BATCHES, **how)
 
 
+def test_weights_weighed_by_their_inputs() -> None:
+    method = vsquant.ScaleSearch(importance="second-moment", gamma=True)
+    model = nn.Sequential(nn.Conv2d(32, 64, 3, groups=2, bias=False), nn.Flatten(), nn.Linear(64, 8)).eval()
+    x = torch.randn(64, 32, 3, 3) * torch.linspace(0.01, 3, 32)[:, None, None]
+    weighed, plain = (
+        dict(vsquant.quantized_layers(vsquant.quantize(model, "w3a16-s4/x", method=each, calibration=[x[:32], x[32:]])))
+        for each in (method, vsquant.ScaleSearch(gamma=True))
+    )
+    h = x.double().square().mean(dim=(0, 2, 3)).view(2, 1, 16, 1, 1)
+    weight = model[0].weight
+    errors = [
+        float((h * (layers["0"].weight - weight).detach().double().square().view(2, 32, 16, 3, 3)).sum())
+        for layers in (weighed, plain)
+    ]
+    assert errors[0] < errors[1]
+    assert not torch.equal(weighed["2"].weight_vector_scale, plain["2"].weight_vector_scale)
+    with pytest.raises(
+        CalibrationError, match="method search:importance=second-moment,gamma=true weighs the weights of"
+    ):
+        vsquant.quantize(model, "w3a16-s4/x", method=method)
+    with pytest.raises(CalibrationError, match="layer '0' needs calibration data that reaches it, for importance"):
+        quantize_prepared(prepare(model, None), Recipe.from_spec("w3a16-s4/x"), method=method)
+
+
 def test_a_quantized_model_is_an_ordinary_module() -> None:
     quantized = vsquant.quantize(cnn(), "w4a4u-s4/6", calibration=BATCHES)
     clone = copy.deepcopy(quantized)

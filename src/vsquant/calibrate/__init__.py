@@ -1,6 +1,7 @@
 """How ranges are observed: a streaming histogram, and the calibrators that choose a range from it."""
 
 from vsquant.calibrate.calibrators import CALIBRATORS, calibrated_range
+from vsquant.calibrate.moments import SecondMoment
 from vsquant.calibrate.observer import RangeObserver
 from vsquant.calibrate.statistics import RangeStatistics
 from vsquant.calibrate.vectors import RowSample, VectorMethod, vector_range
@@ -11,6 +12,7 @@ __all__ = [
     "RangeObserver",
     "RangeStatistics",
     "RowSample",
+    "SecondMoment",
     "VectorMethod",
     "calibrated_range",
     "range_scale",

@@ -10,7 +10,7 @@ from torch import Tensor
 from vsquant import kernels
 from vsquant.errors import NonFiniteError, ScaleRangeError
 from vsquant.kernels.numerics import pad_tail
-from vsquant.optimize import search_weight
+from vsquant.optimize import PLAIN_SEARCH, SearchOptions, search_weight
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import FloatFormat, TensorFormat
 from vsquant.spec.layer import ScaleMode
@@ -85,10 +85,12 @@ def quantize_weight(
     name: str,
     scale_mode: ScaleMode = "requantize",
     coarse_range: Tensor | None = None,
+    search: SearchOptions = PLAIN_SEARCH,
 ) -> QuantizedWeight:
     """Quantize a weight (K, C, *kernel), vectors along C at each kernel position, gamma over the whole of K's row.
 
     ``coarse_range`` (K,) replaces the maximum for formats without vectors (clipped per-channel quantization).
+    ``search`` has the options of scale mode ``search``.
 
     Raises:
         NonFiniteError, ScaleRangeError: the message names the layer.
@@ -102,7 +104,7 @@ def quantize_weight(
             values = _from_rows(values, weight.shape)
             return QuantizedWeight(codes=None, vector_scale=None, coarse_scale=None, values=values)
         if scale_mode == "search" and fmt.two_level:
-            quantized = search_weight(rows, fmt)
+            quantized = search_weight(rows, fmt, search)
         else:
             mode = activation_scale_mode(scale_mode)
             quantized = kernels.quantize(rows, fmt, coarse_range=coarse_range, scale_mode=mode)

@@ -12,15 +12,18 @@ from vsquant.optimize.methods import (
     parse_method,
     settle,
 )
-from vsquant.optimize.scale_search import search_weight
+from vsquant.optimize.scale_search import GAMMA_RATIOS, PLAIN_SEARCH, SearchOptions, search_weight
 
 __all__ = [
+    "GAMMA_RATIOS",
     "METHODS",
+    "PLAIN_SEARCH",
     "ErrorFeedback",
     "Method",
     "Reconstruction",
     "Rounding",
     "ScaleSearch",
+    "SearchOptions",
     "method_options",
     "method_text",
     "parse_method",

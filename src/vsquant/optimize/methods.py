@@ -8,11 +8,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 from vsquant.errors import SpecError
 from vsquant.spec.formats import IntegerFormat, TensorFormat
 from vsquant.spec.layer import ScaleMode
+
+Importance: TypeAlias = Literal["none", "second-moment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,34 @@ class Rounding:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleSearch:
-    """Try every integer vector scale and keep the one of least squared error. No data is needed.
+    """Try every integer vector scale and keep the one of least squared error.
 
     Formats without integer vector scales are rounded.
+
+    Raises:
+        SpecError: an option has a value it cannot have.
     """
 
     name: ClassVar[str] = "search"
     layer_scale_mode: ClassVar[ScaleMode] = "search"
+
+    importance: Importance = "none"
+    """What weighs an element's squared error: nothing, or E[x²] of its input channel ("second-moment"), for which
+    calibration data is needed."""
+    gamma: bool = False
+    """Whether the coarse scale of each output channel is searched too, among `vsquant.optimize.GAMMA_RATIOS` times
+    that of eq. (4)."""
+
+    def __post_init__(self) -> None:
+        if self.importance not in get_args(Importance):
+            raise SpecError(f"importance must be one of {', '.join(get_args(Importance))}, not {self.importance!r}")
+        if not isinstance(self.gamma, bool):
+            raise SpecError(f"gamma must be true or false, not {self.gamma!r}")
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the inputs of the layers must be seen."""
+        return self.importance == "second-moment"
 
     def changes(self, fmt: TensorFormat) -> bool:
         """Whether weights of this format differ from those of `Rounding`."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vsquant.calibrate import RangeObserver, RangeStatistics, RowSample
+from vsquant.calibrate import RangeObserver, RangeStatistics, RowSample, SecondMoment
 from vsquant.errors import CalibrationError, ShapeError
 from vsquant.progress import Progress, silent
 from vsquant.transform.attention import observed_attention
@@ -22,7 +22,8 @@ class Observations:
     """What calibration saw: input statistics by layer name, names in the order of their first call, and the samples.
 
     ``matmuls`` has the statistics of an attention module's operands, per head; ``rows`` has sampled rows (rows, C) of
-    the inputs that were to be sampled. A layer that no batch reached is in none of them.
+    the inputs that were to be sampled, ``second_moments`` E[x²] of each input channel, (channels,) float64, of the
+    layers for which it was asked. A layer that no batch reached is in none of them.
     """
 
     statistics: Mapping[str, RangeStatistics]
@@ -30,6 +31,7 @@ class Observations:
     order: tuple[str, ...]
     samples: int
     rows: Mapping[str, Tensor] = field(default_factory=dict)
+    second_moments: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def observe(
@@ -43,13 +45,14 @@ def observe(
     measured: Collection[str] | None = None,
     sampled: Collection[str] = (),
     matmuls: Sequence[str] = (),
+    moments: Collection[str] = (),
 ) -> Observations:
     """Run ``batches`` through ``model`` and observe the first input of every one of ``layers`` (by name).
 
     Nothing of the activations is kept but their histograms and, of the layers in ``sampled``, some rows. ``run`` calls
     the model on one batch; ``count`` is how many there are, for ``progress`` (0: not known). The order is that of all
     ``layers``; statistics are of those in ``measured``, if that is given. ``matmuls`` names the attention modules whose
-    operands are observed. The model is left as it was.
+    operands are observed, ``moments`` the layers whose second moments are. The model is left as it was.
 
     Raises:
         CalibrationError: there are no batches, or one is not what the model takes.
@@ -58,11 +61,12 @@ def observe(
     """
     observers: dict[str, RangeObserver] = {}
     rows: dict[str, RowSample] = {}
+    squares = {name: SecondMoment(name, _spatial(layers[name])) for name in moments}
     samples = 0
     with ExitStack() as undo, torch.inference_mode():
         cores = undo.enter_context(observed_attention(model, matmuls))
         for name, layer in layers.items():
-            hook = _observing(observers, name, measured is None or name in measured)
+            hook = _observing(observers, squares.get(name), name, measured is None or name in measured)
             undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
             if name in sampled:
                 undo.callback(layer.register_forward_pre_hook(_sampling(rows, name), with_kwargs=True).remove)
@@ -81,6 +85,7 @@ def observe(
         order=tuple(observers),
         samples=samples,
         rows={name: sample.rows for name, sample in rows.items()},
+        second_moments={name: mean for name, each in squares.items() if (mean := each.mean()) is not None},
     )
 
 
@@ -95,7 +100,7 @@ def _run_one(model: nn.Module, batch: Any, number: int, run: Callable[[nn.Module
 
 
 def _observing(
-    observers: dict[str, RangeObserver], name: str, measured: bool
+    observers: dict[str, RangeObserver], squares: SecondMoment | None, name: str, measured: bool
 ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = _first_argument(args, kwargs)
@@ -104,6 +109,8 @@ def _observing(
             _check_channels(name, module, x)
             if measured:
                 observer.update(x)
+            if squares is not None:
+                squares.update(x)
 
     return hook
 
@@ -131,13 +138,15 @@ def _first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def _check_channels(name: str, module: nn.Module, x: Tensor) -> None:
     """PyTorch's own message about a wrong shape does not say which layer it is about."""
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        expected, spatial = module.in_channels, len(module.kernel_size)
-    else:
-        expected, spatial = float_weight(module).shape[1], 0
+    spatial = _spatial(module)
+    expected = module.in_channels if isinstance(module, (nn.Conv1d, nn.Conv2d)) else float_weight(module).shape[1]
     given = x.shape[-1 - spatial] if x.dim() > spatial else f"an input of shape {tuple(x.shape)}"
     if given != expected:
         raise ShapeError(f"input of layer {name!r} must have {expected} channels, not {given}")
+
+
+def _spatial(module: nn.Module) -> int:
+    return len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else 0
 
 
 def _samples(batch: Any) -> int:

@@ -15,7 +15,7 @@ from vsquant.calibrate import VectorMethod, weight_range
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
 from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
-from vsquant.optimize import Method, method_text, settle
+from vsquant.optimize import Method, SearchOptions, method_text, settle
 from vsquant.progress import Progress, silent
 from vsquant.results.permutation import PermutedChannels
 from vsquant.spec.formats import IntegerFormat
@@ -30,6 +30,7 @@ from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import replace_layers
 from vsquant.workflows.batches import Batches, as_batches, by_argument, call
 from vsquant.workflows.correct import Corrections, correct
+from vsquant.workflows.importance import layers_to_weigh, require_moments, require_no_weighing, searching
 from vsquant.workflows.permutation import permuted
 from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
@@ -136,10 +137,12 @@ def quantize(
     )
     _require_some_layer(plans, recipe)
     needed = layers_to_observe(plans, recipe.first_last)
+    weighed = layers_to_weigh(plans, method)
     read_again = permute or reads_data(method) or bias_correction or batchnorm_reestimation
     if calibration is None:
         _require_no_calibration(needed, recipe.first_last)
         require_no_data(method, corrected=bias_correction or batchnorm_reestimation)
+        require_no_weighing(weighed, method)
     elif read_again and isinstance(calibration, Iterator):
         calibration = tuple(calibration)
     _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
@@ -150,6 +153,7 @@ def quantize(
         model,
         calibration,
         layers=tuple(needed),
+        second_moments=weighed,
         batchnorm_pairs=batchnorm_pairs,
         sample_rows=sample_rows,
         progress=progress,
@@ -207,14 +211,16 @@ def prepare(
     calibration: Iterable[Any] | None,
     *,
     layers: Sequence[str] | None = None,
+    second_moments: Sequence[str] | None = (),
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
     sample_rows: bool = False,
     progress: Progress = silent,
 ) -> PreparedModel:
     """A copy of ``model`` with batch norms folded and the inputs of ``layers`` observed.
 
-    ``layers`` may name attention modules; None is all linear and convolution layers. Where it is empty, one batch is
-    run, to learn the order of the layers. ``sample_rows`` keeps rows of those inputs, for ``Calibrators.vectors``.
+    ``layers`` may name attention modules; None is all linear and convolution layers, here as for ``second_moments``,
+    the layers of which E[x²] of the input channels is wanted. Where both are empty, one batch is run, to learn the
+    order of the layers. ``sample_rows`` keeps rows of the inputs of ``layers``, for ``Calibrators.vectors``.
 
     Raises:
         CalibrationError: ``calibration`` holds no batch, or what is none.
@@ -229,17 +235,20 @@ def prepare(
         return PreparedModel(model=copied, observations=NOTHING_SEEN, folded=folded)
     watched = {layer.name: layer.module for layer in find_layers(copied) if layer.kind in DEFAULT_KINDS}
     measured = set(watched if layers is None else layers)
+    moments = set(watched if second_moments is None else second_moments)
+    whole = bool(measured or moments)
     _require_finite({name: module for name, module in watched.items() if name in measured})
     observations = observe(
         copied,
         watched,
-        batches if measured else [batches.first],
+        batches if whole else [batches.first],
         call,
         progress,
-        count=batches.count if measured else 1,
+        count=batches.count if whole else 1,
         measured=measured,
         sampled=measured if sample_rows else (),
         matmuls=[name for name in attention_modules(copied) if name in measured],
+        moments=moments,
     )
     return PreparedModel(model=copied, observations=observations, folded=folded, batches=batches)
 
@@ -290,6 +299,8 @@ def quantize_prepared(
     plans = plan(model, prepared.observations, recipe, scale_mode)
     ranges = activation_ranges(plans, prepared.observations, chosen.activation, chosen.vectors)
     entries = attention_entries(plans, prepared.observations, chosen.activation, scale_mode)
+    weighed = layers_to_weigh(plans, method)
+    require_moments(weighed, prepared.observations)
     done, total = 0, sum(_has_weight(layer) for layer in plans)
 
     def weights(name: str, weight: Tensor, spec: LayerSpec) -> QuantizedWeight:
@@ -299,7 +310,9 @@ def quantize_prepared(
         key = (name, str(spec.weight), scale_mode, chosen.weight, method_text(method))
         if weight_cache is not None and key in weight_cache:
             return weight_cache[key]
-        quantized = _quantize_weight(name, weight, spec, first_scale_mode(method, scale_mode), chosen.weight)
+        moments = prepared.observations.second_moments.get(name) if name in weighed else None
+        mode, search = first_scale_mode(method, scale_mode), searching(method, weight, moments)
+        quantized = _quantize_weight(name, weight, spec, mode, chosen.weight, search)
         if weight_cache is not None:
             weight_cache[key] = quantized
         return quantized
@@ -345,12 +358,12 @@ def plan(
 
 
 def _quantize_weight(
-    name: str, weight: Tensor, spec: LayerSpec, scale_mode: ScaleMode, calibrator: WeightMethod
+    name: str, weight: Tensor, spec: LayerSpec, scale_mode: ScaleMode, calibrator: WeightMethod, search: SearchOptions
 ) -> QuantizedWeight:
     fmt, coarse_range = spec.weight, None
     if isinstance(fmt, IntegerFormat) and not fmt.has_vectors and calibrator != "max":
         coarse_range = weight_range(weight.flatten(1), fmt, calibrator)
-    return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range)
+    return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range, search=search)
 
 
 def _has_weight(plan: LayerPlan) -> bool:

@@ -185,7 +185,10 @@ class TableRunner:
             model = self._task.load_model()
             batches = self._task.calibration_batches(self._request.calibration_samples)
             pairs = self._task.batchnorm_pairs(model)
-            self._prepared = prepare(model, batches, batchnorm_pairs=pairs, progress=self._progress)
+            moments = None if self._request.needs_inputs else ()
+            self._prepared = prepare(
+                model, batches, second_moments=moments, batchnorm_pairs=pairs, progress=self._progress
+            )
         return self._prepared
 
     def _divergence(self, model: nn.Module) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsquant.errors import SpecError
-from vsquant.optimize import Method, Rounding, settle
+from vsquant.optimize import Method, Rounding, ScaleSearch, settle
 from vsquant.results.table import PER_CHANNEL
 from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
 from vsquant.tasks.base import Task
@@ -58,6 +58,11 @@ class TableRequest:
         if isinstance(method, Rounding) or method.changes(spec.weight):
             return method, scale_mode
         return Rounding(), "requantize"
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the method must see the inputs of the layers."""
+        return isinstance(self.method, ScaleSearch) and self.method.needs_inputs
 
     @property
     def selecting(self) -> int:

@@ -1,0 +1,179 @@
+"""Weight SQNR of rounding and of scale search, on synthetic and on real weights (``VSQUANT_DATA`` names their folder).
+
+SQNR is 10 log10 of the sum of w² over the sum of (w - ŵ)², of each layer; a network has the mean over its layers.
+Usage: python benchmarks/weight_sqnr.py
+       python benchmarks/weight_sqnr.py --time 100   (seconds to search 100 million weights instead)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from provenance import provenance
+from torch import Tensor
+
+from vsquant.cli.progress import progress_bars
+from vsquant.files import replacing
+from vsquant.kernels import QuantizedTensor, dequantize, quantize
+from vsquant.optimize import SearchOptions, search_weight
+from vsquant.progress import Progress
+from vsquant.spec.formats import IntegerFormat
+from vsquant.tasks.registry import create_task
+from vsquant.transform.float_layers import float_weight
+from vsquant.transform.match import find_layers
+from vsquant.transform.recipe import DEFAULT_KINDS
+from vsquant.workflows.ptq import prepare
+
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+BITS: Final = (3, 4, 6, 8)
+SCALE_BITS: Final = (3, 4, 6, 8, 10)
+MOST_JOINT_BITS: Final = 6
+SEED: Final = 0
+NETWORKS: Final = {
+    "squad-minilm": ("MiniLM-L12-H384 fine-tuned on SQuAD, every eighth output channel", 8),
+    "imagenet-efficientnet-lite0": ("EfficientNet-Lite0, without its depthwise layers", 1),
+    "cifar10": ("ResNet-20", 1),
+}
+"""What each task's network is called, and that one output channel in so many is quantized."""
+
+Layers = Sequence[Tensor]
+
+
+def rounded(rows: Tensor, fmt: IntegerFormat, mode: str) -> QuantizedTensor:
+    """Rounding in a scale mode."""
+    return quantize(rows, fmt, scale_mode="paper" if mode == "paper" else "requantize")
+
+
+def searched(rows: Tensor, fmt: IntegerFormat, gamma: str) -> QuantizedTensor:
+    """Scale search, of gamma too or not."""
+    return search_weight(rows, fmt, SearchOptions(gamma=gamma == "gamma"))
+
+
+FULL: Final = {"full_range": True}
+TOP: Final = {"scale_top_pow2": True}
+COLUMNS: Final[Mapping[str, tuple[Callable[[Tensor, IntegerFormat, str], QuantizedTensor], str, dict[str, bool]]]] = {
+    "paper": (rounded, "paper", {}),
+    "requantize": (rounded, "requantize", {}),
+    "search": (searched, "", {}),
+    "search γ": (searched, "gamma", {}),
+    "requantize -full": (rounded, "requantize", FULL),
+    "search -full": (searched, "", FULL),
+    "search -top": (searched, "", TOP),
+    "search γ -full -top": (searched, "gamma", FULL | TOP),
+}
+
+
+def main() -> None:
+    """Measure, or time, and write the result files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", type=int, metavar="MILLIONS", help="how long that many million weights take")
+    millions = parser.parse_args().time
+    if millions:
+        write("weight-search-time.json", json.dumps({"provenance": provenance(), **timed(millions)}, indent=1))
+        return
+    with progress_bars("nothing was written") as progress:
+        tables = {name: table(layers, name, progress) for name, layers in sources()}
+    plain = {"provenance": provenance(), "synthetic_seed": SEED, "sqnr_db": tables}
+    write("weight-sqnr.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    write("weight-sqnr.md", "\n\n".join(markdown(name, rows) for name, rows in tables.items()))
+
+
+def sources() -> Iterator[tuple[str, Layers]]:
+    """The synthetic weights, and those of each network."""
+    yield f"synthetic, seed {SEED}", [synthetic(256)]
+    for task, (title, step) in NETWORKS.items():
+        yield title, network_weights(task, step)
+
+
+def synthetic(rows: int) -> Tensor:
+    """(rows, 1, 1024): w = z·exp(0.5·u), z per element and u per vector standard normal, 64 vectors a row."""
+    generator = torch.Generator().manual_seed(SEED)
+    z = torch.randn(rows, 64, 16, generator=generator)
+    u = torch.randn(rows, 64, 1, generator=generator)
+    return (z * (0.5 * u).exp()).reshape(rows, 1, 1024)
+
+
+@torch.no_grad()
+def network_weights(name: str, step: int) -> list[Tensor]:
+    """(K, positions, C) of every layer that takes vectors of 16, batch norms folded; one output channel in ``step``."""
+    task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
+    model = task.load_model()
+    prepared = prepare(model, None, batchnorm_pairs=task.batchnorm_pairs(model)).model
+    layers = [layer.module for layer in find_layers(prepared) if layer.kind in DEFAULT_KINDS]
+    weights = [float_weight(layer) for layer in layers if getattr(layer, "groups", 1) == 1]
+    return [rows_of(weight[::step]).contiguous() for weight in weights]
+
+
+def rows_of(weight: Tensor) -> Tensor:
+    """(K, C, *kernel) as (K, positions, C)."""
+    return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight.unsqueeze(1)
+
+
+def table(layers: Layers, name: str, progress: Progress) -> list[dict[str, float | int | None]]:
+    """One row for each N and M: the SQNR in dB of every column, None where it is not measured."""
+    rows = []
+    cells = [(bits, scale) for bits in BITS for scale in SCALE_BITS]
+    for done, (bits, scale) in enumerate(cells):
+        progress(name, done, len(cells))
+        fmt = IntegerFormat(bits=bits, scale=scale)
+        rows.append({"N": bits, "M": scale, **{column: cell(layers, fmt, column) for column in COLUMNS}})
+    progress(name, len(cells), len(cells))
+    return rows
+
+
+def cell(layers: Layers, fmt: IntegerFormat, column: str) -> float | None:
+    """Mean SQNR over the layers, in dB."""
+    method, option, changes = COLUMNS[column]
+    if option == "gamma" and fmt.scale_storage_bits > MOST_JOINT_BITS:
+        return None
+    chosen = replace(fmt, **changes)
+    return statistics.fmean(sqnr_db(rows, method(rows, chosen, option)) for rows in layers)
+
+
+def sqnr_db(rows: Tensor, quantized: QuantizedTensor) -> float:
+    """Signal over quantization noise of one layer, in dB."""
+    exact = rows.double()
+    noise = (dequantize(quantized, rows.shape[2]).double() - exact).square().sum()
+    return 10 * math.log10(float(exact.square().sum() / noise))
+
+
+def markdown(name: str, rows: Sequence[Mapping[str, float | int | None]]) -> str:
+    """One source's table: SQNR in dB."""
+    lines = [f"**{name}**, dB", "", f"| N | M | {' | '.join(COLUMNS)} |", "| ---: |" * 2 + " ---: |" * len(COLUMNS)]
+    for row in rows:
+        values = ["–" if row[column] is None else f"{row[column]:.2f}" for column in COLUMNS]
+        lines.append(f"| {row['N']} | {row['M']} | {' | '.join(values)} |")
+    return "\n".join(lines).replace("|| ", "| ")
+
+
+def timed(millions: int) -> dict[str, object]:
+    """Seconds of `search_weight` on so many million weights at N = 4, by M; bytes are the most this process had."""
+    x = torch.randn(millions * 1_000_000 // 1024, 1, 1024, generator=torch.Generator().manual_seed(SEED))
+    seconds = {}
+    for scale in (3, 4, 6):
+        start = time.perf_counter()
+        search_weight(x, IntegerFormat(bits=4, scale=scale))
+        seconds[f"M={scale}"] = round(time.perf_counter() - start, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"weights": x.numel(), "weight_bytes": 4 * x.numel(), "peak_bytes": peak, "seconds": seconds}
+
+
+def write(name: str, text: str) -> None:
+    """A result file, whole or not at all."""
+    with replacing(RESULTS / name) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
