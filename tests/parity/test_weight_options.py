@@ -18,7 +18,7 @@ from vsquant.nn import QuantLayer
 from vsquant.optimize import Method, Rounding, ScaleSearch
 
 OPTIONS = ["".join(parts) for parts in product(("", "-full"), ("", "-top"), ("", "-g16"))]
-FORMATS = ["w3a8-s3/4", "w4a8u-s4/x", "w4a4-s4/6-p5", "w8a8-s6/8-v32", "w6a6-s10/4-v8", "w4a8-s5/fp32", "w4a16-s4/x"]
+FORMATS = ["w3a8-s3/4", "w4a8u-s4/x", "w4a4-s4/6-p5", "w8a8-s6/8-v32", "w6a6-s5/4-v8", "w4a8-s5/fp32", "w4a16-s4/x"]
 METHODS: list[Method] = [Rounding(), ScaleSearch(), ScaleSearch(importance="second-moment", gamma=True)]
 
 
@@ -38,7 +38,8 @@ def network() -> nn.Module:
     with torch.no_grad():
         model[2].weight[3] = 0  # gamma is 0
         model[2].weight[4, :16] = 0  # a vector's scale is 0
-        model[2].weight[5] *= 1e-4
+        for index in (0, 2, 4, 6):
+            model[index].weight *= 16  # gammas that fp16 holds
     return model.eval()
 
 
@@ -85,7 +86,9 @@ def test_every_execution_has_the_same_codes(
     model, x = network(), images()
     simulated = vsquant.quantize(model, text + options, calibration=[x], method=method)
     layers = dict(vsquant.quantized_layers(simulated))
-    for name, layer in layers.items():
+    with_vectors = {name: layer for name, layer in layers.items() if layer.spec.weight.has_vectors}
+    assert "6" in with_vectors
+    for name, layer in with_vectors.items():
         assert_within_the_format(layer)
         if not (isinstance(method, ScaleSearch) and method.gamma):
             assert_codes_are_the_definition(layer, model.get_submodule(name).weight, layer.scale_mode)
@@ -95,17 +98,20 @@ def test_every_execution_has_the_same_codes(
         assert torch.equal(loaded(x), simulated(x))
         integer = vsquant.to_integer(loaded)
         for name, layer in vsquant.quantized_layers(integer):
+            if name not in with_vectors:
+                continue  # groups of fewer channels than V
             packed, given = layer.quantized_weight, layers[name].quantized_weight
             assert torch.equal(packed.codes, given.codes) and torch.equal(packed.vector_scale, given.vector_scale)
             assert torch.equal(packed.coarse_scale, given.coarse_scale)
         outputs = integer(x)
-        torch.testing.assert_close(outputs, simulated(x), rtol=2e-2, atol=2e-2)
+        expected = simulated(x)
+        torch.testing.assert_close(outputs, expected, rtol=0, atol=2e-2 * float(expected.abs().max()))
         monkeypatch.setenv("VSQUANT_BACKEND", "eager")
         plain = vsquant.to_integer(simulated)(x)
-    if layers["2"].spec.has_integer_sums:
+    if layers["6"].spec.has_integer_sums:
         assert torch.equal(plain, outputs)
     else:
-        torch.testing.assert_close(plain, outputs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(plain, outputs, rtol=0, atol=1e-5 * float(outputs.abs().max()))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options or "plain")
