@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import vsquant
 from vsquant import Recipe, Rule, reference
 from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, ShapeError, SpecError, VsquantError
-from vsquant.workflows.ptq import NOTHING_SEEN, plan, prepare, quantize_prepared
+from vsquant.workflows.ptq import NOTHING_SEEN, permute_prepared, plan, prepare, quantize_prepared
 
 
 class Cnn(nn.Module):
@@ -351,6 +351,18 @@ def test_weights_weighed_by_their_inputs() -> None:
         vsquant.quantize(model, "w3a16-s4/x", method=method)
     with pytest.raises(CalibrationError, match="layer '0' needs calibration data that reaches it, for importance"):
         quantize_prepared(prepare(model, None), Recipe.from_spec("w3a16-s4/x"), method=method)
+
+
+def test_second_moments_follow_permuted_channels() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
+    batches = [torch.randn(32, 16), torch.randn(32, 16)]
+    before = prepare(model, batches, second_moments=None)
+    after = permute_prepared(before, Recipe.from_spec("w4a8-s4/4"), batches)
+    found, first = after.observations.second_moments["2"], before.observations.second_moments["2"]
+    hidden = torch.relu(after.model[0](torch.cat(batches))).detach().double()
+    torch.testing.assert_close(found, hidden.square().mean(dim=0))
+    assert not torch.equal(found, first)
 
 
 def test_a_quantized_model_is_an_ordinary_module() -> None:

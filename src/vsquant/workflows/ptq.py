@@ -269,7 +269,19 @@ def permute_prepared(
     plans = plan(prepared.model, prepared.observations, recipe, scale_mode)
     specs = {layer.match.name: layer.spec for layer in plans if layer.spec and layer.match.kind in DEFAULT_KINDS}
     model, records = permuted(prepared.model, specs, calibration, progress)
-    return replace(prepared, model=model, permuted=records)
+    observations = _moments_again(prepared.observations, model, calibration, progress)
+    return replace(prepared, model=model, permuted=records, observations=observations)
+
+
+def _moments_again(
+    seen: Observations, model: nn.Module, calibration: Iterable[Any], progress: Progress
+) -> Observations:
+    """Second moments belong to channels, and follow them to their new places."""
+    layers = {layer.name: layer.module for layer in find_layers(model) if layer.name in seen.second_moments}
+    if not layers:
+        return seen
+    again = observe(model, layers, as_batches(calibration), call, progress, measured=(), moments=tuple(layers))
+    return replace(seen, second_moments=again.second_moments)
 
 
 def quantize_prepared(
