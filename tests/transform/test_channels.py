@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vsquant.tasks.registry import create_task
 from vsquant.transform.channels import ChannelGroup, channel_groups
 from vsquant.transform.permute import channel_statistics, reorder
+from vsquant.workflows.ptq import prepare
 
 
 class Inverted(nn.Module):
@@ -169,3 +172,35 @@ def test_statistics_of_channels() -> None:
     kept = {tuple(row.tolist()) for row in rows}
     assert 64 <= len(seen["0"].rows) < 128 and all(tuple(row.tolist()) in kept for row in seen["0"].rows)
     assert seen["2"].second_moment.shape == (35,) and len(seen["2"].rows) == 12
+
+
+def real(data: Path, task: str) -> tuple[nn.Module, tuple[ChannelGroup, ...]]:
+    built = create_task(task, data=data)
+    model, batches = built.load_model(), built.calibration_batches(2)
+    prepared = prepare(model, batches, layers=(), batchnorm_pairs=built.batchnorm_pairs(model)).model
+    groups = channel_groups(prepared, batches[0])
+    assert not isinstance(groups, str)
+    return prepared, groups
+
+
+def test_the_groups_of_resnet20(vsquant_data: Path) -> None:
+    """Inside every block; the stream between blocks is cut and padded by the shortcuts."""
+    _, groups = real(vsquant_data, "cifar10")
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range(3)]
+    assert [(*group.producers, *group.consumers) for group in groups] == [(f"{b}.conv1", f"{b}.conv2") for b in blocks]
+
+
+def test_the_groups_of_minilm(vsquant_data: Path) -> None:
+    """In every layer the values within their twelve heads, and the feed-forward channels."""
+    _, groups = real(vsquant_data, "squad-minilm")
+    assert [(group.size, group.blocks) for group in groups] == [(384, 12), (1536, 1)] * 6
+    assert groups[0].consumers == ("bert.encoder.layer.0.attention.output.dense",)
+
+
+def test_the_groups_of_efficientnet_lite0(vsquant_data: Path) -> None:
+    """Everything from the stem to the head: inside the sixteen blocks, the streams between them, and the last two."""
+    prepared, groups = real(vsquant_data, "imagenet-efficientnet-lite0")
+    taken = {name for group in groups for name in group.consumers}
+    layers = {name: layer for name, layer in prepared.named_modules() if isinstance(layer, nn.Conv2d)}
+    dense = {name for name, layer in layers.items() if layer.groups == 1}
+    assert taken == (dense - {"_conv_stem"}) | {"_fc"}
