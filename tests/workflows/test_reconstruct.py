@@ -193,3 +193,35 @@ def test_quantize_takes_the_method_and_records_it():
 def test_reconstruction_needs_data():
     with pytest.raises(CalibrationError, match="calibration must be given: method reconstruct settles weights"):
         quantize(_network(), "w3a16-s4/x", method=Reconstruction())
+
+
+def test_a_killed_run_goes_on_at_the_block_where_it_stopped(tmp_path):
+    method, network = Reconstruction(start=Rounding(), iterations=10, batch_size=8), _network()
+    whole = quantize(network, "w3a3u-s4/4", calibration=_batches(), method=method)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(step, done, total):
+        if step == "reconstructing blocks" and done > 20:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        quantize(network, "w3a3u-s4/4", calibration=_batches(), method=method, resume=tmp_path, progress=kill)
+    assert len(list(tmp_path.rglob("block-*.safetensors"))) == 2
+    seen = []
+    resumed = quantize(
+        network,
+        "w3a3u-s4/4",
+        calibration=_batches(),
+        method=method,
+        resume=tmp_path,
+        progress=lambda *step: seen.append(step),
+    )
+    assert [done for step, done, _ in seen if step == "reconstructing blocks" and done % 10] == [
+        *range(21, 30),
+        *range(31, 40),
+    ]
+    for (name, one), (_, other) in zip(quantized_layers(whole), quantized_layers(resumed), strict=True):
+        assert torch.equal(one.weight_codes, other.weight_codes), name
+        assert torch.equal(one.activation_range, other.activation_range)

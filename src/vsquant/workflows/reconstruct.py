@@ -34,11 +34,15 @@ from vsquant.progress import Progress, silent
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import IntegerFormat
 from vsquant.transform.float_layers import float_weight
+from vsquant.workflows.block_files import BlockFiles
 from vsquant.workflows.block_walk import BlockData, blocks_of, walk_blocks
 from vsquant.workflows.captured import ModuleCall, run_module
 
 HELD_OUT: Final = 8
 """Every this many-th sample is held out: not learned from, it decides whether a block keeps what was learned."""
+
+
+_ERRORS: Final = "held-out errors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ def reconstruct(
     batches: Sequence[Any],
     method: Reconstruction,
     *,
+    files: BlockFiles | None = None,
     progress: Progress = silent,
 ) -> tuple[BlockReport, ...]:
     """Learn the codes of a simulated model block by block, in ``model`` itself.
@@ -82,6 +87,7 @@ def reconstruct(
         model: the simulated model, quantized by the method to start from.
         batches: calibration batches.
         method: iterations, learning rate and the other options.
+        files: where finished blocks are kept, and found again by the next run of the same arguments.
         progress: told the iterations done, of all blocks together.
 
     Returns:
@@ -93,11 +99,18 @@ def reconstruct(
     for index, data in enumerate(walk_blocks(float_model, model, blocks, batches)):
         done = index * method.iterations
         progress("reconstructing blocks", done, total)
+        learner = _Learner(float_model, model, data, method)
+        stored = None if files is None else files.load(data.block.name)
+        if stored is not None:
+            reports.append(learner.restore(stored))
+            continue
         reports.append(
-            _Learner(float_model, model, data, method).run(
+            learner.run(
                 lambda iteration, done=done: progress("reconstructing blocks", done + iteration, total)  # type: ignore[misc]
             )
         )
+        if files is not None:
+            files.save(data.block.name, learner.state(reports[-1]))
     progress("reconstructing blocks", total, total)
     return tuple(reports)
 
@@ -149,6 +162,24 @@ class _Learner:
         if report.kept_start:
             self._put(start)
         return report
+
+    def state(self, report: BlockReport) -> Mapping[str, Tensor]:
+        """What a later run needs in place of `run`."""
+        tensors = {_ERRORS: torch.tensor([report.error_before, report.error_after], dtype=torch.float64)}
+        for name, layer in self._layers.items():
+            assert layer.weight_codes is not None
+            tensors[f"{name}.codes"] = layer.weight_codes
+            if layer.activation_range is not None:
+                tensors[f"{name}.range"] = layer.activation_range
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> BlockReport:
+        """The block as `state` had it, without learning."""
+        for name, layer in self._layers.items():
+            layer.set_weight(replace(layer.quantized_weight, codes=tensors[f"{name}.codes"]))
+            layer.activation_range = tensors.get(f"{name}.range")
+        before, after = tensors[_ERRORS].tolist()
+        return BlockReport(name=self._data.block.name, error_before=before, error_after=after)
 
     def _outcome(self, name: str, start: _State) -> _State:
         learned = self._log_ranges.get(name)

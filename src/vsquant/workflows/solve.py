@@ -12,6 +12,7 @@ from vsquant.optimize import ErrorFeedback, Method, Reconstruction, method_text,
 from vsquant.progress import Progress, silent
 from vsquant.spec.layer import ScaleMode
 from vsquant.workflows.batches import Batches
+from vsquant.workflows.block_files import BlockFiles
 from vsquant.workflows.layer_files import LayerFiles, run_key
 from vsquant.workflows.reconstruct import reconstruct
 from vsquant.workflows.sequential import settle_layers
@@ -83,7 +84,8 @@ def solve(
         _feed_back(float_model, model, batches, method, resume, progress)
     else:
         solve(float_model, model, batches, method.start, resume=resume, progress=progress)
-        reconstruct(float_model, model, tuple(batches), method, progress=progress)
+        files = None if resume is None else BlockFiles(resume, _run_key(float_model, model, batches, method))
+        reconstruct(float_model, model, tuple(batches), method, files=files, progress=progress)
 
 
 def _feed_back(
@@ -94,8 +96,10 @@ def _feed_back(
     resume: Path | None,
     progress: Progress,
 ) -> None:
-    files = None
-    if resume is not None:
-        specs = [f"{name} {layer.spec}" for name, layer in model.named_modules() if isinstance(layer, QuantLayer)]
-        files = LayerFiles(resume, run_key((float_model, model), batches, [method_text(method), *specs]))
+    files = None if resume is None else LayerFiles(resume, _run_key(float_model, model, batches, method))
     settle_layers(model, float_model, batches, method, files=files, progress=progress)
+
+
+def _run_key(float_model: nn.Module, model: nn.Module, batches: Batches, method: Method) -> str:
+    specs = [f"{name} {layer.spec}" for name, layer in model.named_modules() if isinstance(layer, QuantLayer)]
+    return run_key((float_model, model), batches, [method_text(method), *specs])
