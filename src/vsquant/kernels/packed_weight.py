@@ -112,8 +112,10 @@ def weight_rows(
 def unpacked_rows(weight: PackedWeight, indices: Tensor) -> Tensor:
     """Float32 values (n, C) of the rows ``indices`` (n,) of a weight (K, C); only these rows are unpacked."""
     fmt, channels = weight.format, weight.shape[1]
-    # Checks the indices too: what fills the last panel is no row.
-    coarse = weight.coarse.index_select(0, indices).unsqueeze(1) if fmt.has_coarse_scale else None
+    # Selecting checks the indices too, also where there is nothing to select: what fills the last panel is no row.
+    known = weight.coarse if fmt.has_coarse_scale else torch.arange(weight.shape[0], device=indices.device)
+    selected = known.index_select(0, indices)
+    coarse = selected.unsqueeze(1) if fmt.has_coarse_scale else None
     codes = without_padding(deinterleave_code_rows(weight.codes, fmt, indices), fmt)
     sigma = deinterleave_scale_rows(weight.scale, fmt, indices).unsqueeze(1) if fmt.has_vectors else None
     vectors = codes.view(len(codes), 1, -1, fmt.vector_size or codes.shape[1])
