@@ -87,6 +87,17 @@ Multiplication multiplication_for(const Kernels& kernels, const LinearLayer& lay
   return m;
 }
 
+// Signed codes that a function kept from being negative are unsigned ones as well, which need no bias.
+bool any_negative(const std::uint8_t* codes, std::int64_t count) {
+  constexpr std::int64_t kStep = 4096;
+  for (std::int64_t first = 0; first < count; first += kStep) {
+    std::uint8_t all = 0;
+    for (std::int64_t i = first; i < std::min(first + kStep, count); ++i) all |= codes[i];
+    if (all > 127) return true;
+  }
+  return false;
+}
+
 // `rows` are those of one sample of the activations.
 Outputs scaled(Outputs outputs, const ConvShape& shape, const Activations& activations, std::int64_t rows) {
   outputs.activation_coarse = activations.coarse;
@@ -166,7 +177,9 @@ Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& 
 Fault conv2d(const ThreadPool& pool, const Kernels& kernels, const LinearLayer& layer, const ConvShape& shape,
              const CodeInput& input, Outputs outputs) {
   const ActivationShape rows = activation_shape(shape, layer);
-  const Multiplication m = multiplication_for(kernels, layer, shape, rows);
+  Multiplication m = multiplication_for(kernels, layer, shape, rows);
+  if (m.biased && input.scales == nullptr && !any_negative(input.codes, rows.all_rows() * input.length))
+    m.codes_signed = m.biased = false;
   if (input.scales == nullptr && rows.vector_size == 0 && suits_stem(m, shape)) {
     const Activations given{input.codes, nullptr, nullptr, input.coarse, input.rows_per_coarse};
     return stem_conv2d(pool, m, shape, {input.codes, input.length, input.length * shape.width},

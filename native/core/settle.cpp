@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 namespace vsquant {
@@ -15,7 +16,24 @@ void fetch(const void* data, DType dtype, std::int64_t first, std::int64_t count
   for (std::int64_t byte = 0; byte < count * bytes_of(dtype); byte += 64) __builtin_prefetch(bytes + byte, Write);
 }
 
+CodeRule code_rule(const Format& format, float step) {
+  const float divisor = step > 0 ? step : std::numeric_limits<float>::infinity();
+  return {divisor, reciprocal_of(divisor), static_cast<float>(format.qmin()), static_cast<float>(format.qmax())};
+}
+
 }  // namespace
+
+// Let r = fl(1/s), q = fl(x r) and c = fl(q + fl(x - q s) r): before its last rounding, c is x/s within a share 2^-46.
+// Its code can differ from that of fl(x/s) only where a bound of rounding to some k + 1/2, k < 256, lies between the
+// two: a number M 2^e of 25 bits with M = 1 or -1 modulo 2^15. Then X 2^n - M S, where X and S are the 24-bit integers
+// of x and s and n > 15, is not 0, at most 8 in size, and S or -S modulo 2^15.
+float reciprocal_of(float divisor) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &divisor, sizeof bits);
+  const std::uint32_t rest = bits & 0x7fff;
+  const bool decides = rest == 0 || (rest > 8 && rest < 0x8000 - 8);
+  return decides && divisor > 0x1p-90f && divisor < 0x1p90f ? 1.0f / divisor : 0.0f;
+}
 
 Settler::Settler(const Kernels& kernels, const Outputs& outputs, const SettledChannels& channels, float power,
                  std::int64_t sum_stride)
@@ -32,6 +50,8 @@ Settler::Settler(const Kernels& kernels, const Outputs& outputs, const SettledCh
   if (outputs.requantizer != nullptr) {
     const int size = outputs.requantizer->format.vector_size;
     whole_vectors_ = whole && (size == 0 || channels.count % size == 0);
+    direct_codes_ = whole && size == 0 && outputs.dtype == DType::float32 && outputs.residual_dtype == DType::float32;
+    rule_ = code_rule(outputs.requantizer->format, outputs.requantized_coarse);
   }
   std::copy_n(outputs.weight_coarse + first_, width_, channels_.coarse);
   channels_.has_bias = outputs.bias != nullptr;
@@ -62,6 +82,8 @@ Fault Settler::operator()(std::int64_t first_row, int rows, const float* sums) {
 
 template <class Sum>
 Fault Settler::settle(std::int64_t first_row, int rows, const Sum* sums) {
+  if constexpr (std::is_same_v<Sum, std::int32_t>)
+    if (direct_codes_ && settle_codes(first_row, rows, sums)) return Fault::none;
   for (int r = 0; r < rows; ++r) {
     const std::int64_t row = first_row + r, at = row * out_.stride + first_;
     settling_.activation_coarse = out_.activation_coarse[row / out_.rows_per_coarse];
@@ -76,6 +98,18 @@ Fault Settler::settle(std::int64_t first_row, int rows, const Sum* sums) {
     if (out_.y != nullptr && !direct_) store(at, y);
   }
   return out_.requantizer == nullptr ? Fault::none : requantize(first_row, rows);
+}
+
+// Straight from sums to codes; false where that cannot be, and then nothing is settled yet.
+bool Settler::settle_codes(std::int64_t first_row, int rows, const std::int32_t* sums) {
+  const std::int64_t coarse = first_row / out_.rows_per_coarse, at = first_row * out_.stride + first_;
+  if ((first_row + rows - 1) / out_.rows_per_coarse != coarse) return false;
+  settling_.activation_coarse = out_.activation_coarse[coarse];
+  settling_.residual = out_.residual == nullptr ? nullptr : static_cast<const float*>(out_.residual) + at;
+  float* y = out_.y == nullptr ? nullptr : static_cast<float*>(out_.y) + at;
+  return kernels_.epilogue.settle_codes(channels_, settling_, rule_,
+                                        {rows, sums, sum_stride_, out_.stride, y,
+                                         out_.codes.codes + first_row * out_.codes.padded + first_, out_.codes.padded});
 }
 
 const float* Settler::residual(std::int64_t at) {

@@ -49,14 +49,16 @@ class Settler {
   Fault settle(std::int64_t first_row, int rows, const Sum* sums);
   const float* residual(std::int64_t at);
   void store(std::int64_t at, const float* y) const;
+  bool settle_codes(std::int64_t first_row, int rows, const std::int32_t* sums);
   Fault requantize(std::int64_t first_row, int rows);
 
   const Kernels& kernels_;
   const Outputs& out_;
   Channels channels_{};
   std::int64_t first_, width_, sum_stride_;
-  bool direct_, whole_vectors_ = false;
+  bool direct_, whole_vectors_ = false, direct_codes_ = false;
   RowSettling settling_{};
+  CodeRule rule_{};
   alignas(64) float rows_[kMostTileRows * Channels::kMost];
   alignas(64) float residual_[Channels::kMost] = {};
 };

@@ -85,6 +85,91 @@ void settle(const Channels& channels, const RowSettling& row, const Sum* sums, f
   }
 }
 
+// x times y plus z; rounded once where that is one instruction.
+inline Floats multiply_add(Floats x, Floats y, Floats z) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#else
+  return x * y + z;
+#endif
+}
+
+// The low byte of every lane. Compilers take a general conversion apart lane by lane.
+inline void store_low_bytes(std::uint8_t* to, Ints v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(__AVX2__)
+  const __m256i firsts = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+  const __m128i bytes = _mm_unpacklo_epi32(_mm256_castsi256_si128(firsts), _mm256_extracti128_si256(firsts, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), bytes);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) to[lane] = static_cast<std::uint8_t>(v[lane]);
+#endif
+}
+
+// x / divisor, or with a reciprocal a value on the same side of every half of an integer below 256.
+template <bool refined>
+inline Floats quotient(Floats x, Floats divisor, Floats reciprocal) {
+  if constexpr (!refined) return x / divisor;
+  const Floats near = x * reciprocal;
+  return multiply_add(multiply_add(-near, divisor, x), reciprocal, near);
+}
+
+template <Function F, bool refined, bool biased, bool added>
+bool settle_tile(const Channels& channels, const RowSettling& row, const CodeRule& rule, const CodeTile& tile) {
+  constexpr float kRounder = 12582912.0f;  // its sum with a code has the code in its low bits
+  const Floats divisor = splat(rule.divisor), reciprocal = splat(rule.reciprocal);
+  Floats finite{};
+  for (int c = 0; c < row.count; c += kLanes) {
+    const Floats coarse = splat(row.activation_coarse) * load<Floats>(channels.coarse + c), power = splat(row.power);
+    const Floats bias = load<Floats>(channels.bias + c);
+    for (int r = 0; r < tile.rows; ++r) {
+      const Floats sum = rounded(tile.sums + r * tile.sum_stride + c, channels.correction + c);
+      Floats value = coarse * sum * power;
+      if constexpr (biased) value += bias;
+      if constexpr (added) value += load<Floats>(row.residual + r * tile.stride + c);
+      value = apply<F>(value);
+      if (tile.y != nullptr) __builtin_memcpy(tile.y + r * tile.stride + c, &value, sizeof value);
+      const Floats code = quotient<refined>(value, divisor, reciprocal);
+      finite = multiply_add(code, Floats{}, finite);
+      const Floats shifted = at_most(at_least(code, rule.qmin), rule.qmax) + kRounder;
+      Ints bits;
+      __builtin_memcpy(&bits, &shifted, sizeof bits);
+      store_low_bytes(tile.codes + r * tile.code_stride + c, bits);
+    }
+  }
+  float total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) total += finite[lane];
+  return total == 0;
+}
+
+template <Function F, bool refined>
+bool settle_tile_of(const Channels& channels, const RowSettling& row, const CodeRule& rule, const CodeTile& tile) {
+  if (row.residual != nullptr)
+    return channels.has_bias ? settle_tile<F, refined, true, true>(channels, row, rule, tile)
+                             : settle_tile<F, refined, false, true>(channels, row, rule, tile);
+  return channels.has_bias ? settle_tile<F, refined, true, false>(channels, row, rule, tile)
+                           : settle_tile<F, refined, false, false>(channels, row, rule, tile);
+}
+
+template <Function F>
+bool settle_tile_by(const Channels& channels, const RowSettling& row, const CodeRule& rule, const CodeTile& tile) {
+#if defined(__AVX512F__)
+  if (rule.reciprocal > 0) return settle_tile_of<F, true>(channels, row, rule, tile);
+#endif
+  return settle_tile_of<F, false>(channels, row, rule, tile);
+}
+
+bool settle_codes(const Channels& channels, const RowSettling& row, const CodeRule& rule, const CodeTile& tile) {
+  switch (row.function) {
+    case Function::none: return settle_tile_by<Function::none>(channels, row, rule, tile);
+    case Function::relu: return settle_tile_by<Function::relu>(channels, row, rule, tile);
+    case Function::relu6: return settle_tile_by<Function::relu6>(channels, row, rule, tile);
+    case Function::gelu: return settle_tile_by<Function::gelu>(channels, row, rule, tile);
+  }
+  return false;
+}
+
 // Codes on their way into a folded product: times their vector's scale, and with the sign bit turned where biased.
 void fit_codes(const std::uint8_t* codes, const std::int16_t* scales, std::int64_t vectors, int elements,
                std::uint8_t sign, std::uint8_t* out) {
@@ -103,6 +188,6 @@ void fit_codes(const std::uint8_t* codes, const std::int16_t* scales, std::int64
 }  // namespace epilogue
 
 constexpr EpilogueKernels epilogue_kernels{epilogue::settle<std::int32_t>, epilogue::settle<std::int64_t>,
-                                           epilogue::settle<float>, epilogue::fit_codes};
+                                           epilogue::settle<float>, epilogue::settle_codes, epilogue::fit_codes};
 
 }  // namespace
