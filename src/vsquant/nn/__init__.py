@@ -6,6 +6,7 @@ from vsquant.nn.integer_conv import IntegerConv2d
 from vsquant.nn.integer_layer import Fusion, IntegerActivation, IntegerLayer, floats_of
 from vsquant.nn.integer_linear import IntegerEmbedding, IntegerLinear
 from vsquant.nn.integer_matmul import IntegerMatmul
+from vsquant.nn.integer_pool import max_pooled
 from vsquant.nn.layer import QuantLayer, needs_range
 from vsquant.nn.linear import QuantEmbedding, QuantLinear
 from vsquant.nn.matmul import QuantMatmul
@@ -40,6 +41,7 @@ __all__ = [
     "element_codes",
     "element_steps",
     "floats_of",
+    "max_pooled",
     "needs_range",
     "quantize_weight",
     "with_element_codes",

@@ -130,7 +130,13 @@ class IntegerConv2d(IntegerLayer):
     def _as_images(self, maps: Tensor, contiguous: bool) -> Tensor:
         """(N, H', W', K) as (N, K, *spatial')."""
         images = (maps if self.spatial == 2 else maps.squeeze(1)).movedim(-1, 1)
-        return images.contiguous() if contiguous else images
+        if not contiguous or images.is_contiguous():
+            return images
+        # PyTorch transposes matrices, and nothing else, in blocks that fit a cache.
+        copies = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+        for copy, sample in zip(copies, images, strict=True):
+            copy.flatten(1).copy_(sample.movedim(0, -1).flatten(0, -2).t())
+        return copies
 
     def _residual(self, residual: Tensor | None, size: torch.Size, walk: kernels.Walk) -> Tensor | None:
         """The residual channels last, for inputs of ``size`` (N, H, W, ...)."""

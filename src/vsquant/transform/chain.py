@@ -18,11 +18,19 @@ from torch.fx.node import Argument
 
 from vsquant.kernels import Function
 from vsquant.kernels.format_text import format_text
-from vsquant.nn import IntegerActivation, IntegerConv2d, IntegerLayer, IntegerLinear, floats_of, needs_range
+from vsquant.nn import (
+    IntegerActivation,
+    IntegerConv2d,
+    IntegerLayer,
+    IntegerLinear,
+    floats_of,
+    max_pooled,
+    needs_range,
+)
 from vsquant.reference.integer_linear import activation_scale_mode
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import ScaleMode
-from vsquant.transform.chain_graph import Fused, changed_in_place, drop_identities, fuse, layer_of
+from vsquant.transform.chain_graph import Fused, changed_in_place, drop_identities, fuse, layer_of, max_pool_of
 
 _VALUES = IntegerActivation._fields.index("values")
 
@@ -32,13 +40,15 @@ class ChainedLayer:
     """What one layer's call became.
 
     ``consumers`` take its codes, none where it gives floats, and then ``reason`` says why; ``residual`` and
-    ``function`` are fused with it; ``keeps_float`` says that something else needs the floats beside the codes.
+    ``function`` are fused with it, and its codes are max-pooled where ``max_pool``; ``keeps_float`` says that something
+    else needs the floats beside the codes.
     """
 
     layer: str
     consumers: tuple[str, ...]
     function: Function
     residual: bool
+    max_pool: bool
     keeps_float: bool
     reason: str
 
@@ -47,7 +57,8 @@ class ChainedLayer:
         """What a report says of it."""
         fused = ["residual"] if self.residual else []
         fused += [self.function] if self.function != "none" else []
-        result = f"codes to {', '.join(self.consumers)}" if self.consumers else f"floats: {self.reason}"
+        codes = "max-pooled codes" if self.max_pool else "codes"
+        result = f"{codes} to {', '.join(self.consumers)}" if self.consumers else f"floats: {self.reason}"
         result += ", and floats" if self.keeps_float else ""
         return f"{' and '.join(fused)} fused; {result}" if fused else result
 
@@ -79,6 +90,8 @@ class _Plan(NamedTuple):
     target: _Target | None
     keep_float: bool
     reason: str
+    pool: fx.Node | None = None
+    """What max-pools the codes on their way."""
 
 
 def _all_fused(graph: fx.Graph, modules: Mapping[str, nn.Module], mutated: frozenset[fx.Node]) -> Iterator[Fused]:
@@ -95,13 +108,24 @@ def _all_fused(graph: fx.Graph, modules: Mapping[str, nn.Module], mutated: froze
 
 
 def _plan(fused: Fused, modules: Mapping[str, nn.Module], mutated: frozenset[fx.Node]) -> _Plan:
-    """Which of those that read a fused value take codes."""
+    """Which of those that read a fused value, or read it max-pooled, take codes."""
+    pool = next(iter(fused.last.users), None)
+    layer = layer_of(fused.call, modules)
+    images = isinstance(layer, IntegerConv2d) and layer.spatial == 2
+    if images and pool is not None and len(fused.last.users) == 1 and max_pool_of(pool, modules) is not None:
+        plan = _plan_for(fused, pool, modules, mutated)
+        if plan.target is not None and not plan.keep_float and not plan.target.format.has_vectors:
+            return plan._replace(pool=pool)
+    return _plan_for(fused, fused.last, modules, mutated)
+
+
+def _plan_for(fused: Fused, value: fx.Node, modules: Mapping[str, nn.Module], mutated: frozenset[fx.Node]) -> _Plan:
     layer = layer_of(fused.call, modules)
     assert layer is not None
-    users = tuple(fused.last.users)
+    users = tuple(value.users)
     readers = {user: reader for user in users if (reader := layer_of(user, modules)) is not None}
     problem = _float_problem(layer) or _code_problem(layer)
-    if not problem and fused.last in mutated:
+    if not problem and (fused.last in mutated or value in mutated):
         problem = "its output is changed in place"
     if not problem and not readers:
         problem = "nothing that follows takes codes: " + ", ".join(_name(user) for user in users)
@@ -181,9 +205,21 @@ def _rewrite(
         with graph.inserting_before(call):
             range_ = graph.get_attr(f"{plan.consumers[0].target}.activation_range")
         call.update_kwarg("output_range", range_)
-    _redirect(graph, fused, plan, call, additions)
+    if plan.pool is None:
+        _redirect(graph, fused, plan, call, additions)
+    else:
+        _pool(graph, plan.pool, call, modules)
     for node in (*reversed(fused.absorbed), fused.call):
         graph.erase_node(node)
+
+
+def _pool(graph: fx.Graph, pool: fx.Node, call: fx.Node, modules: Mapping[str, nn.Module]) -> None:
+    """All that read the max-pooled value read the new call's codes max-pooled."""
+    geometry = max_pool_of(pool, modules)
+    assert geometry is not None
+    with graph.inserting_after(pool):
+        pool.replace_all_uses_with(graph.call_function(max_pooled, (call, *geometry)))
+    graph.erase_node(pool)
 
 
 def _redirect(graph: fx.Graph, fused: Fused, plan: _Plan, call: fx.Node, additions: frozenset[fx.Node]) -> None:
@@ -215,6 +251,7 @@ def _described(fused: Fused, plan: _Plan, prefix: str) -> ChainedLayer:
         consumers=tuple(_join(prefix, str(consumer.target)) for consumer in plan.consumers),
         function=fused.function,
         residual=fused.residual is not None,
+        max_pool=plan.pool is not None,
         keeps_float=plan.keep_float,
         reason=plan.reason,
     )

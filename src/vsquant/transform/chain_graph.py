@@ -88,6 +88,15 @@ def fuse(call: fx.Node, modules: Mapping[str, nn.Module], mutated: frozenset[fx.
     return Fused(call=call, absorbed=tuple(absorbed), addition=addition, function=function)
 
 
+def max_pool_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[tuple[int, int], ...] | None:
+    """Kernel, stride, padding and dilation where a node max-pools images and does nothing else."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    if type(module) is not nn.MaxPool2d or module.ceil_mode or module.return_indices or len(node.args) != 1:
+        return None
+    settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return tuple((size, size) if isinstance(size, int) else (size[0], size[1]) for size in settings)
+
+
 def changed_in_place(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> frozenset[fx.Node]:
     """The values that something changes and something else reads too: calls that read them must stay where they are."""
     changed = (node.args[0] for node in graph.nodes if node.args and _is_in_place(node, modules))
