@@ -1,4 +1,5 @@
 // Every instruction set settles sums and fits codes as the scalar one does, bit for bit.
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -58,6 +59,37 @@ void check_settling(const Kernels& kernels, std::mt19937_64& random) {
   }
 }
 
+// Codes of values next to where they round to another, for divisors of every kind: those of settled and divided floats.
+void check_codes(const Kernels& kernels, std::mt19937_64& random) {
+  for (int round = 0; round < 20000; ++round) {
+    std::uint32_t bits = (127 - 20 + random() % 40) << 23 | static_cast<std::uint32_t>(random() % (1 << 23));
+    if (round % 4 == 0) bits = (bits & ~0x7fffu) + static_cast<std::uint32_t>(random() % 32) - 16;
+    float divisor;
+    std::memcpy(&divisor, &bits, sizeof divisor);
+    const CodeRule rule{divisor, reciprocal_of(divisor), round % 2 == 0 ? -127.0f : 0.0f, round % 2 == 0 ? 127.0f : 255.0f};
+    Channels of{};
+    std::int32_t sums[kCount] = {};
+    float residual[kCount], y[kCount];
+    std::uint8_t codes[kCount];
+    for (int c = 0; c < kCount; ++c) {
+      const float half = static_cast<float>(random() % 600) / 2 * divisor;
+      std::uint32_t near;
+      std::memcpy(&near, &half, sizeof near);
+      near += half > 0 ? static_cast<std::uint32_t>(random() % 9) - 4 : 0;
+      std::memcpy(residual + c, &near, sizeof near);
+      if (random() % 2 == 0) residual[c] = -residual[c];
+    }
+    const RowSettling row{1.0f, 1.0f, residual, kFunctions[round % 2], kCount};
+    CHECK(kernels.epilogue.settle_codes(of, row, rule, {1, sums, kCount, kCount, y, codes, kCount}));
+    for (int c = 0; c < kCount; ++c) {
+      const float clipped = std::fmin(std::fmax(y[c] / divisor, rule.qmin), rule.qmax);
+      CHECK(codes[c] == static_cast<std::uint8_t>(static_cast<int>(std::nearbyint(clipped))));
+    }
+    residual[round % kCount] = round % 3 == 0 ? NAN : INFINITY;
+    CHECK(!kernels.epilogue.settle_codes(of, row, rule, {1, sums, kCount, kCount, nullptr, codes, kCount}));
+  }
+}
+
 void check_fitting(const Kernels& kernels, std::mt19937_64& random) {
   for (const int elements : {16, 48}) {
     for (const std::uint8_t sign : {std::uint8_t{0}, std::uint8_t{128}}) {
@@ -83,6 +115,7 @@ int main() {
     if (!set.usable()) continue;
     std::mt19937_64 random(20261123);
     check_settling(*set.kernels, random);
+    check_codes(*set.kernels, random);
     check_fitting(*set.kernels, random);
   }
   return test::result();

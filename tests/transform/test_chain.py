@@ -507,3 +507,12 @@ def test_what_is_not_max_pooled_as_codes(model: nn.Module, spec: str) -> None:
     plain, chained = both(model, spec, x)
     assert torch.equal(chained(x), plain(x))
     assert codes_seen(chained, x) == {"conv": False, "next": False, "down": False}
+
+
+def test_negative_codes_are_max_pooled() -> None:
+    x = images(2, 3, 13, 16)
+    model = Stem(nn.MaxPool2d(2, padding=1))
+    model.relu = nn.Identity()
+    plain, chained = both(model, "w4a8-s4/x", x)
+    assert torch.equal(chained(x), plain(x))
+    assert codes_seen(chained, x)["next"]
