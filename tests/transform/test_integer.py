@@ -134,7 +134,7 @@ def test_comparison_formats_are_refused() -> None:
 
 
 def test_a_backend_that_cannot_run_a_layer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    depthwise_vectors = Recipe(rules=(Rule(spec="w4a8-s4/4-tensor"),), fallback="w8a8-s4/4-v2-tensor")
+    depthwise_vectors = Recipe(rules=(Rule(spec="w4a8-s4/4-tensor"),), fallback="w8a8-sx/4-v2-tensor")
     simulated = vsquant.quantize(network(), depthwise_vectors)
     monkeypatch.setenv("VSQUANT_BACKEND", "cpu")
     with pytest.raises(BackendError, match=r"^VSQUANT_BACKEND must not be 'cpu' for conv2d: "):
