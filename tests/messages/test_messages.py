@@ -191,13 +191,10 @@ def test_of_running_on_integers(vsquant_program, monkeypatch: pytest.MonkeyPatch
         integer(torch.full((2, 32), float("nan")))
     path = tmp_path / "q.safetensors"
     assert vsquant_program("quantize", "-", "w4a8-s4/4-v8", "--task", "tiny", "-o", path).status == 0
-    for backend, message in {
-        "cuda": "error: VSQUANT_BACKEND must be one of eager, cpu, not 'cuda'\n",
-        "cpu": "error: VSQUANT_BACKEND must not be 'cpu' for conv2d: ",
-    }.items():
-        monkeypatch.setenv("VSQUANT_BACKEND", backend)
-        ended = vsquant_program("evaluate", path, "--task", "tiny", "--integer")
-        assert ended.status == 1 and ended.out == "" and ended.err.startswith(message)
+    monkeypatch.setenv("VSQUANT_BACKEND", "cuda")
+    ended = vsquant_program("evaluate", path, "--task", "tiny", "--integer")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == "error: VSQUANT_BACKEND must be one of eager, cpu, not 'cuda'\n"
 
 
 def test_of_too_few_images(vsquant_program, tmp_path: Path) -> None:
