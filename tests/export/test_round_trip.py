@@ -38,7 +38,7 @@ def assert_same(saved: nn.Module, loaded: nn.Module, batch: Any) -> None:
 @pytest.mark.parametrize(
     "spec",
     ["w4a4u-s4/6", "w4a4u-s4/6-p6", "w4a8-s4/x", "w4a8-s4/6-tensor", "w4a16-s4/x-top", "w3a8-s4/4-v8-full-g16", "w8a8",
-     "w4a4-sfp16", "w4a4u-sfp32", "nvfp4", "mxfp4", "mxint8", "int4-g128"],
+     "w4a4-sfp16", "w4a4u-sfp32", "nvfp4", "nvfp4-4over6", "mxfp4", "mxint8", "int4-g128"],
 )  # fmt: skip
 def test_convolutions(spec: str, make_conv_net, images: Tensor, tmp_path: Path) -> None:
     model = make_conv_net()

@@ -42,6 +42,7 @@ def test_texts_are_short_and_plain():
     assert format_text(IntegerFormat(bits=4, scale=4)) == "4-s4-v16"
     assert format_text(IntegerFormat(bits=8, signed=False, scale=None, vector_size=None)) == "8u"
     assert format_text(COMPARISON_FORMATS["nvfp4"][0]) == "nvfp4:e2m1-e4m3-v16-tensor"
+    assert format_text(COMPARISON_FORMATS["nvfp4-4over6"][0]) == "nvfp4-4over6:e2m1-e4m3-v16-tensor-two"
 
 
 @pytest.mark.parametrize("text", ["", "w4a4", "4-s4", "4-v16", "4-s4-v16-", "4-s4-v16-top-full", "nvfp4", "4 -s4-v16"])

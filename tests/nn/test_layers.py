@@ -18,7 +18,7 @@ WEIGHT_SPECS = [
     "w8a8-tensor",
     "w4a16-sfp32/x",
 ]
-COMPARISON = ["nvfp4", "mxfp4", "mxint8", "int4-g128"]
+COMPARISON = ["nvfp4", "nvfp4-4over6", "mxfp4", "mxint8", "int4-g128"]
 LAYERS = {
     "linear": lambda: nn.Linear(21, 5),
     "conv1d": lambda: nn.Conv1d(6, 5, 3),

@@ -20,10 +20,10 @@ from vsquant.reference.float_formats import (
     quantize_float,
     shared_exponent_scale,
 )
-from vsquant.spec.comparison import INT4_G128, MXFP4, MXINT8, NVFP4
+from vsquant.spec.comparison import INT4_G128, MXFP4, MXINT8, NVFP4, NVFP4_4OVER6
 
 F32 = np.float32
-ALL = pytest.mark.parametrize("fmt", [NVFP4, MXFP4, MXINT8, INT4_G128], ids=lambda fmt: fmt.name)
+ALL = pytest.mark.parametrize("fmt", [NVFP4, NVFP4_4OVER6, MXFP4, MXINT8, INT4_G128], ids=lambda fmt: fmt.name)
 
 
 def test_e2m1_codes_round_trip_and_agree_with_the_bit_fields():
@@ -140,6 +140,58 @@ def test_nvfp4_equals_its_formulas_element_by_element(share):
         code = min(range(8), key=lambda c: (errors[c], c % 2))
         assert result.vector_scale[row, column // 16] == s
         assert restored[row, column] == F32(math.copysign(float(E2M1_VALUES[code]), target)) * step
+
+
+def test_best_of_two_golden():
+    """The block 10 20 30 40 is exact as 1 2 3 4; 10 20 40 60 as 1 2 4 6; equal errors keep the first scale."""
+    x = np.zeros((1, 64), dtype=F32)
+    x[0, :4], x[0, 16:20], x[0, 32], x[0, 48] = (10, 20, 30, 40), (10, 20, 40, 60), 1536.0, 24.0
+    result = quantize_float(x, NVFP4_4OVER6)
+    assert result.coarse_scale is not None and result.coarse_scale.tolist() == [1.0]
+    assert result.vector_scale.tolist() == [[10.0, 10.0, 256.0, 4.0]]
+    assert result.codes[0, :2, :4].tolist() == [[2, 4, 5, 6], [2, 4, 6, 7]]
+    assert result.codes[0, 2:, 0].tolist() == [7, 7]
+    np.testing.assert_array_equal(result.dequantize(), x)
+
+
+def test_best_of_two_leaves_room_for_the_second_scale_of_the_largest_block():
+    """The largest block has the E4M3 scale 256 for 6, hence 384 for 4: under 448 for 6 it would saturate."""
+    x = np.array([[1536.0, 1152.0, 384.0]], dtype=F32)
+    result = quantize_float(x, NVFP4_4OVER6)
+    assert result.vector_scale.tolist() == [[384.0]]
+    np.testing.assert_array_equal(result.dequantize(), x)
+
+
+@pytest.mark.parametrize("share", ["row", "tensor"])
+def test_best_of_two_takes_the_better_of_both_scales_block_by_block(share):
+    x = np.random.default_rng(6).standard_normal((4, 37)).astype(F32) * F32(0.03)
+    result = quantize_float(x, NVFP4_4OVER6, share)
+    assert result.coarse_scale is not None
+    restored, seconds = result.dequantize(), 0
+    for row, block in np.ndindex(4, 3):
+        alpha_tensor = np.abs(x).max() if share == "tensor" else np.abs(x[row]).max()
+        g = F32(alpha_tensor) / F32(6 * 256)
+        values = x[row, block * 16 : block * 16 + 16]
+        found = []
+        for reach in (6, 4):
+            ratio = float(F32(F32(np.abs(values).max()) / F32(reach)) / g)
+            s = float(torch.tensor(min(ratio, 448.0)).to(torch.float8_e4m3fn).float())
+            step = F32(s) * g
+            codes = [min(range(8), key=lambda c: (abs(abs(v / step) - E2M1_VALUES[c]), c % 2)) for v in values]
+            wanted = [F32(math.copysign(float(E2M1_VALUES[c]), v)) * step for c, v in zip(codes, values, strict=True)]
+            error = sum((float(v) - float(w)) ** 2 for v, w in zip(values, wanted, strict=True))
+            found.append((error, s, wanted))
+        error, s, wanted = min(found, key=lambda candidate: candidate[0])
+        seconds += s == found[1][1]
+        assert result.vector_scale[row, block] == s
+        assert restored[row, block * 16 : block * 16 + 16].tolist() == [float(value) for value in wanted]
+    assert 0 < seconds < 12
+
+
+def test_best_of_two_loses_less_than_one_scale_on_the_like_of_weights():
+    x = np.random.default_rng(7).standard_normal((64, 512)).astype(F32)
+    one, two = (np.square(quantize_float(x, fmt).dequantize() - x).sum() for fmt in (NVFP4, NVFP4_4OVER6))
+    assert two < 0.95 * one
 
 
 @ALL

@@ -94,6 +94,7 @@ def test_integer_format_refusals(fields, message):
     ("fields", "message"),
     [
         ({"element": "e3m0"}, "element must be one of ['e2m1', 'int4', 'int8'], not 'e3m0'"),
+        ({"best_of_two": True}, "best_of_two must go with element 'e2m1', block_scale 'e4m3' and a tensor scale"),
         ({"block_scale": "e5m2"}, "block_scale must be one of ['e4m3', 'e8m0', 'fp16'], not 'e5m2'"),
         ({"vector_size": 0}, "vector_size must be 2..1024, not 0"),
     ],

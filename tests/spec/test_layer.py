@@ -42,7 +42,10 @@ MXFP4 = parse("mxfp4").weight
         ({"gamma": "channel"}, "gamma must be one of static, tensor, token, not 'channel'"),
         ({"activation": None, "gamma": "token"}, "gamma must be 'static' (its neutral value), not 'token': a16 keeps"),
         ({"activation": FP16, "gamma": "token"}, "an activation with fp16 vector scales has no coarse scale"),
-        ({"weight": NVFP4}, "comparison formats must come as one of the named pairs (nvfp4, mxfp4, mxint8, int4-g128)"),
+        (
+            {"weight": NVFP4},
+            "comparison formats must come as one of the named pairs (nvfp4, nvfp4-4over6, mxfp4, mxint8, int4-g128)",
+        ),
         ({"weight": NVFP4, "activation": MXFP4}, "comparison formats must come as one of the named pairs"),
         ({"weight": NVFP4, "activation": NVFP4, "gamma": "token"}, "nvfp4 is a comparison format and takes no options"),
         ({"weight": NVFP4, "activation": NVFP4, "product_bits": 6}, "rounding the scale product needs integer"),

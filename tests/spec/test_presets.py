@@ -19,7 +19,7 @@ BERT = [
     for scales in ("4/8", "4/10", "6/8", "6/10", "fp16/fp16", "fp32/fp32", "-/-")
 ]
 TRAINED = [f"{row}/{scales}" for row in ("3/3U", "4/4", "3/4") for scales in ("fp32/fp32", "-/-")]
-COMPARISON = ["nvfp4", "mxfp4", "mxint8", "int4-g128"]
+COMPARISON = ["nvfp4", "nvfp4-4over6", "mxfp4", "mxint8", "int4-g128"]
 
 
 def test_these_and_no_others():

@@ -13,7 +13,9 @@ _INTEGER: Final = re.compile(
     r"(?P<bits>\d)(?P<unsigned>u?)(-s(?P<scale>\d+|fp16|fp32)-v(?P<vector>\d+))?"
     r"(?P<full>-full)?(?P<top>-top)?(?P<g16>-g16)?"
 )
-_FLOAT: Final = re.compile(r"(?P<name>[^:]+):(?P<element>\w+)-(?P<scale>\w+)-v(?P<vector>\d+)(?P<tensor>-tensor)?")
+_FLOAT: Final = re.compile(
+    r"(?P<name>[^:]+):(?P<element>\w+)-(?P<scale>\w+)-v(?P<vector>\d+)(?P<tensor>-tensor)?(?P<two>-two)?"
+)
 _NUMBERS: Final = tuple(str(number) for number in range(MAX_VECTOR_SIZE + 1))
 """An integer that torch.compile has seen change is a symbol to it: that may be an index, but not become a text."""
 
@@ -21,7 +23,7 @@ _NUMBERS: Final = tuple(str(number) for number in range(MAX_VECTOR_SIZE + 1))
 def format_text(fmt: TensorFormat) -> str:
     """The text of a format: ``4-s4-v16``, ``8u``, ``4u-s6-v16``, ``nvfp4:e2m1-e4m3-v16-tensor``."""
     if isinstance(fmt, FloatFormat):
-        tensor = "-tensor" if fmt.tensor_scale else ""
+        tensor = ("-tensor" if fmt.tensor_scale else "") + ("-two" if fmt.best_of_two else "")
         return f"{fmt.name}:{fmt.element}-{fmt.block_scale}-v{_NUMBERS[fmt.vector_size]}{tensor}"
     scale = _NUMBERS[fmt.scale] if isinstance(fmt.scale, int) else fmt.scale
     vectors = "" if fmt.vector_size is None else f"-s{scale}-v{_NUMBERS[fmt.vector_size]}"
@@ -55,6 +57,7 @@ def parse_format(text: str) -> TensorFormat:
             block_scale=match["scale"],  # type: ignore[arg-type]
             vector_size=int(match["vector"]),
             tensor_scale=bool(match["tensor"]),
+            best_of_two=bool(match["two"]),
         )
     raise SpecError(f"a tensor format must read like '4-s4-v16' or '8u', not {text!r}")
 

@@ -1,4 +1,4 @@
-"""The comparison formats: nvfp4, mxfp4, mxint8 and int4-g128, from float32 to codes and block scales, and back.
+"""The comparison formats (nvfp4, nvfp4-4over6, mxfp4, mxint8, int4-g128), from float32 to codes and scales, and back.
 
 Everything rounds to nearest, ties to even, and saturates. IEEE float32 throughout, every operation rounded.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Float64, Int32
 
 from vsquant.reference.integer_formats import (
     F32,
@@ -44,6 +44,12 @@ E8M0_EXPONENT = 127
 E2M1_EMAX = 2
 INT8_EMAX = 0
 """Exponent of the largest element: 6 = 1.5 * 2^2 for E2M1, 127 * 2^-6 < 2^1 for MX's int8."""
+
+E2M1_SECOND = F32(4)
+"""What the largest magnitude of a block may be mapped to instead of 6, under best-of-two scaling."""
+
+E4M3_REACH = {False: F32(448), True: F32(256)}
+"""The block scale of a tensor's largest block: E4M3's largest; under best-of-two scaling, two thirds of 384."""
 
 MXINT8_STEP = 2.0**-6
 INTEGER_QMAX = {"int8": 127, "int4": 7}
@@ -90,6 +96,8 @@ def quantize_float(
     largest: PerVector = np.abs(blocks).max(axis=2, initial=0)
     coarse = _tensor_scale(largest, fmt, share)
     scale = _block_scale(largest, coarse, fmt, name)
+    if fmt.best_of_two:
+        scale = _better_scale(blocks, scale, _scale_e4m3(largest / E2M1_SECOND, coarse), coarse, fmt)
     step = _step(scale, coarse)
     codes = encode_elements(_divided(blocks, step), fmt)
     return FloatQuantized(format=fmt, length=x.shape[1], codes=codes, vector_scale=scale, coarse_scale=coarse)
@@ -146,16 +154,40 @@ def _block_scale(largest: PerVector, coarse: PerGroup | None, fmt: FloatFormat, 
     scale: PerVector = largest / element_max
     if fmt.block_scale == "fp16":
         return to_fp16(scale, name, "nearest")
+    return _scale_e4m3(scale, coarse)
+
+
+def _scale_e4m3(scale: PerVector, coarse: PerGroup | None) -> PerVector:
+    """Scales in E4M3, as multiples of the tensor scale."""
     scale = scale if coarse is None else _divided(scale, coarse[:, None])
     rounded: PerVector = E4M3_VALUES[nearest_even(scale, E4M3_VALUES)]
     return rounded
 
 
+def _better_scale(
+    blocks: Floats, first: PerVector, second: PerVector, coarse: PerGroup | None, fmt: FloatFormat
+) -> PerVector:
+    """The scale of smaller squared error for each block; ``first`` where they are equal."""
+    better = _squared_error(blocks, second, coarse, fmt) < _squared_error(blocks, first, coarse, fmt)
+    chosen: PerVector = np.where(better, second, first)
+    return chosen
+
+
+def _squared_error(
+    blocks: Floats, scale: PerVector, coarse: PerGroup | None, fmt: FloatFormat
+) -> Float64[np.ndarray, "..."]:
+    """Sum of (x - x^)^2 over each block, in float64 in the order of its elements."""
+    step = _step(scale, coarse)
+    values = decode_elements(encode_elements(_divided(blocks, step), fmt), fmt) * step
+    squares: Float64[np.ndarray, "..."] = (blocks.astype(np.float64) - values.astype(np.float64)) ** 2
+    return np.cumsum(squares, axis=-1)[..., -1]
+
+
 def _tensor_scale(largest: PerVector, fmt: FloatFormat, share: Share) -> PerGroup | None:
-    """Tensor scale g = fl(alpha / (6 * 448)), alpha over what ``share`` says."""
+    """Tensor scale g = fl(alpha / (6 * 448)), alpha over what ``share`` says; 256 for 448 under best-of-two scaling."""
     if not fmt.tensor_scale:
         return None
-    scale: PerGroup = shared_max(largest, share) / (E2M1_VALUES[-1] * E4M3_VALUES[-1])
+    scale: PerGroup = shared_max(largest, share) / (E2M1_VALUES[-1] * E4M3_REACH[fmt.best_of_two])
     return scale
 
 

@@ -153,7 +153,10 @@ _SCALE_BITS: Final[dict[str, int]] = {"e4m3": 8, "e8m0": 8, "fp16": 16}
 class FloatFormat:
     """A comparison format: elements and block scales of another standard, to be evaluated beside VS-Quant.
 
-    These simulate and evaluate; packing, kernels and RTL refuse them by ``name``.
+    These simulate and evaluate; packing, kernels and RTL refuse them by ``name``. Under ``best_of_two`` a block's
+    scale maps its largest magnitude to 6 or to 4, whichever has the smaller squared error.
+
+    Invariant: ``best_of_two`` needs E2M1 elements, E4M3 block scales and a tensor scale.
     """
 
     name: str
@@ -161,6 +164,7 @@ class FloatFormat:
     block_scale: BlockScaleName
     vector_size: int
     tensor_scale: bool = False
+    best_of_two: bool = False
 
     def __post_init__(self) -> None:
         _require(self.element in _ELEMENT_BITS, f"element must be one of {sorted(_ELEMENT_BITS)}, not {self.element!r}")
@@ -171,6 +175,11 @@ class FloatFormat:
         _require(
             type(self.vector_size) is int and MIN_VECTOR_SIZE <= self.vector_size <= MAX_VECTOR_SIZE,
             f"vector_size must be {MIN_VECTOR_SIZE}..{MAX_VECTOR_SIZE}, not {self.vector_size!r}",
+        )
+        is_nvfp4 = self.element == "e2m1" and self.block_scale == "e4m3" and self.tensor_scale
+        _require(
+            is_nvfp4 or not self.best_of_two,
+            "best_of_two must go with element 'e2m1', block_scale 'e4m3' and a tensor scale",
         )
 
     @property

@@ -50,6 +50,8 @@ _OCP: Final = "OCP Microscaling Formats (MX) Specification v1.0, 2023: "
 _COMPARISON: Final[Mapping[str, str]] = {
     "nvfp4": "NVIDIA, Introducing NVFP4 for Efficient and Accurate Low-Precision Inference, 2025: E2M1, 16 to a block, "
     "E4M3 block scales under one fp32 scale per tensor",
+    "nvfp4-4over6": "Cook et al., Four Over Six: More Accurate NVFP4 Quantization with Adaptive Block Scaling, 2025, "
+    "arXiv 2512.02010: NVFP4 whose blocks reach to 6 or to 4 by squared error, tensor scale for E4M3 up to 256",
     "mxfp4": _OCP + "MXFP4, E2M1, 32 to a block, E8M0 scales",
     "mxint8": _OCP + "MXINT8, 32 to a block, E8M0 scales",
     "int4-g128": "Frantar et al., GPTQ, ICLR 2023, arXiv 2210.17323: 4-bit weights in groups of 128; here symmetric, "
