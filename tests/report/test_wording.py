@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from vsquant.report import to_markdown
+from vsquant.report.figures import column_colours
 from vsquant.report.wording import (
     calibrator_text,
     column_family,
@@ -14,8 +16,11 @@ from vsquant.report.wording import (
     contrast,
     float_text,
     headline,
+    methods_note,
     per_channel_note,
+    rows_title,
     sample_text,
+    setting_text,
     severity,
 )
 from vsquant.results import CellRecord, Difference, Table
@@ -32,6 +37,11 @@ MakeRecord = Callable[[float, str, str], CellRecord]
         ("per-channel", "per-channel", "per-channel"),
         ("nvfp4", "comparison", "nvfp4"),
         ("int4-g128", "comparison", "int4-g128"),
+        ("4/8:gptq", "integer", "S=4/8 gptq"),
+        (":search", "integer", "search"),
+        ("", "integer", "per-vector"),
+        ("fp32:gptq", "fp", "S=fp32 gptq"),
+        ("per-channel:gptq", "per-channel", "per-channel gptq"),
     ],
 )
 def test_columns(column: str, family: str, title: str) -> None:
@@ -45,6 +55,25 @@ def test_headline_contrasts_the_widest_integer_scales_with_per_channel(squad_tab
     assert headline(squad_table) == (
         "At 3/8 bits, per-vector scales (S=6/10) keep 82.5 of float's 87.4 % F1; per-channel scales keep 11.8"
     )
+
+
+def test_a_table_of_methods_says_so(squad_table: Table, make_record: MakeRecord) -> None:
+    columns = (":paper", ":gptq", "per-channel", "per-channel:gptq")
+    cells = {
+        ("4/8/6/10", column): make_record(70.0 + place, "4/8", "per-channel" if "per" in column else "6/10")
+        for place, column in enumerate(columns)
+    }
+    table = dataclasses.replace(squad_table, rows=("4/8/6/10",), columns=columns, cells=cells)
+    assert setting_text(table) == "methods by column, γ static"
+    assert rows_title(table) == "W/A/Sw/Sa" and rows_title(squad_table) == "W/A"
+    found = contrast(table)
+    assert found is not None and found.column == ":gptq"
+    assert methods_note(squad_table) == ""
+    assert methods_note(table) == (
+        "paper: rounding that keeps the codes found with unrounded scales; "
+        "gptq: weights make up for the errors of those before them"
+    )
+    assert to_markdown(table).count("gptq") == 3 and len(set(column_colours(columns).values())) == 4
 
 
 def test_headline_of_a_perplexity(perplexity_table: Table) -> None:

@@ -31,7 +31,12 @@ def test_limit_outside_what_there_is_says_how_many_there_are(limit):
 
 
 def test_too_few_calibration_samples_says_how_many_there_are():
-    assert checked_samples(7, 7, "images") == 7
+    assert checked_samples(7, 7, "images") == slice(0, 7)
+    assert checked_samples(3, 7, "images", draw=1) == slice(3, 6)
+    with pytest.raises(DataError, match="there must be 9 calibration images, not 7"):
+        checked_samples(3, 7, "images", draw=2)
+    with pytest.raises(DataError, match="draw must be 0 or the number of draws before it, not -1"):
+        checked_samples(3, 7, "images", draw=-1)
     with pytest.raises(DataError, match="there must be 8 calibration images, not 7; add images or ask for fewer"):
         checked_samples(8, 7, "images")
     with pytest.raises(DataError, match="samples must be at least 1 calibration sample, not 0"):

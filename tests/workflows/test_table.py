@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import signal
 import sqlite3
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vsquant.calibrate import CALIBRATORS
 from vsquant.errors import DataError, SpecError
-from vsquant.optimize import ScaleSearch
+from vsquant.optimize import ErrorFeedback, ScaleSearch
 from vsquant.results import ResultsStore
 from vsquant.results.store import content_key
 from vsquant.workflows.table import CRITERION, run_table
-from vsquant.workflows.table_request import TableRequest, default_layout
+from vsquant.workflows.table_request import TableRequest, default_layout, has_own_scales, with_methods
 
 PROGRAM = Path(__file__).parents[1] / "fakes" / "tiny_program.py"
 TINY = runpy.run_path(str(PROGRAM))
@@ -138,9 +140,58 @@ def test_the_other_columns_are_not_calibrated_by_choice(tmp_path: Path) -> None:
 
 def test_rows_and_columns_of_comparison_formats() -> None:
     columns = ("nvfp4", "mxint8", "int4-g128")
-    cells = [(row, column) for row, column, _ in request(rows=("4/4U", "4/8"), columns=columns).cells()]
+    cells = [(cell.row, cell.column) for cell in request(rows=("4/4U", "4/8"), columns=columns).cells()]
     assert cells == [("4/4U", "nvfp4"), ("8/8", "mxint8"), ("4/16", "int4-g128")]
     assert request(rows=("4/4U", "4/8"), columns=columns).all_rows == ("4/4U", "4/8", "8/8", "4/16")
+
+
+def test_several_methods_stand_side_by_side_and_share_cells_with_tables_of_one(tmp_path: Path) -> None:
+    task = TINY["TinyTask"]()
+    columns = with_methods(("4/6", "per-channel", "nvfp4"), ("paper", "rtn", "search", "gptq"), row="3/4U")
+    assert columns == (
+        "4/6:paper", "4/6:rtn", "4/6:search", "4/6:gptq", "per-channel", "per-channel:gptq", "nvfp4"
+    )  # fmt: skip
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        together = run_table(task, request(rows=("3/4U",), columns=columns), store)
+        before = task.evaluations
+        alone: list[tuple[str, str, dict[str, Any]]] = [
+            ("4/6", "4/6:paper", {"scale_mode": "paper"}),
+            ("4/6", "4/6:rtn", {}),
+            ("4/6", "4/6:search", {"method": ScaleSearch()}),
+            ("4/6", "4/6:gptq", {"method": ErrorFeedback()}),
+            ("per-channel", "per-channel:gptq", {"method": ErrorFeedback()}),
+        ]
+        for single, column, options in alone:
+            table = run_table(task, request(rows=("3/4U",), columns=(single,), **options), store)
+            assert table.cells["3/4U", single].to_dict() == together.cells["3/4U", column].to_dict()
+    assert before == 1 + 7 and task.evaluations == before
+    assert [together.cells["3/4U", column].method for column in columns[:4]] == ["rtn", "rtn", "search", "gptq"]
+    assert together.cells["3/4U", "4/6:paper"].scale_mode == "paper"
+    feedback, rounded = (together.cells["3/4U", column] for column in ("per-channel:gptq", "per-channel"))
+    assert feedback.candidates == rounded.candidates and feedback.method == "gptq"
+
+
+def test_rows_may_name_their_scales(tmp_path: Path) -> None:
+    rows = ("3/4U/4/6", "8/8/6/8")
+    columns = with_methods(("", "fp32", "per-channel"), ("paper", "search"), row=rows[0])
+    assert columns == (":paper", ":search", "fp32", "per-channel") and has_own_scales(rows)
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        table = run_table(TINY["TinyTask"](), request(rows=rows, columns=columns), store)
+    assert table.cells["3/4U/4/6", ":search"].spec == "w3a4u-s4/6-v16"
+    assert table.cells["8/8/6/8", ":paper"].spec == "w8a8-s6/8-v16"
+    assert table.cells["8/8/6/8", "fp32"].spec == "w8a8-sfp32/fp32-v16"
+    assert table.cells["8/8/6/8", "per-channel"].spec == "w8a8"
+    assert request(rows=rows, columns=("mxint8",)).all_rows == rows
+
+
+def test_other_draws_of_calibration_samples_are_other_cells(tmp_path: Path) -> None:
+    task = TINY["TinyTask"]()
+    first, second = (torch.cat(list(task.calibration_batches(32, draw=draw))) for draw in (0, 1))
+    assert torch.equal(torch.cat(list(task.calibration_batches(64))), torch.cat([first, second]))
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        tables = [run_table(task, request(columns=("4/6",), calibration_draw=draw), store) for draw in (0, 1, 0)]
+    assert task.evaluations == 1 + 2 * len(ROWS)
+    assert tables[0].cells["3/4U", "4/6"].to_dict() == tables[2].cells["3/4U", "4/6"].to_dict()
 
 
 @pytest.mark.parametrize(
@@ -165,13 +216,20 @@ def test_the_spec_of_a_cell(row: str, column: str, options: dict[str, Any], spec
     ("options", "message"),
     [
         ({"rows": ()}, "must have at least one row and one column"),
-        ({"rows": ("48",)}, "a row must be weight/activation bits such as 4/8 or 4/4U, not '48'"),
+        ({"rows": ("48",)}, "or with their scale bits 4/4U/4/6, not '48'"),
         ({"rows": ("9/9",)}, "must be 2..8"),
         ({"columns": ("4/99",)}, "a column must be weight/activation scale bits"),
+        ({"rows": ("4/4/6",)}, "or with their scale bits 4/4U/4/6, not '4/4/6'"),
+        (
+            {"columns": (":gptq",)},
+            "a row must name its scales, such as 4/4U/4/6, where a column names none, not '3/4U'",
+        ),
+        ({"rows": ("4/4/4/6",)}, "a column must name no scales where rows name theirs (4/4/4/6), not '4/6'"),
+        ({"columns": ("4/6:grid",)}, "method must be one of rtn, search, gptq"),
     ],
 )
 def test_requests_that_make_no_specs_are_refused_at_once(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecError, match=message.replace(".", r"\.")):
+    with pytest.raises(SpecError, match=re.escape(message)):
         request(**options)
 
 

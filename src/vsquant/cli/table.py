@@ -37,12 +37,22 @@ def table(
     per_channel: Annotated[bool, typer.Option(help="Whether the per-channel column is there.")] = True,
     scale_mode: ScaleModeName = "requantize",
     method: MethodText = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Several methods side by side, such as paper,rtn,search,gptq,reconstruct: a column for each. Rows may "
+            "then name their scales, such as 4/4U/4/4,3/8/6/8."
+        ),
+    ] = None,
     gamma: Annotated[str, typer.Option(help="Activation coarse scale: static, tensor or token.")] = "static",
     vector_size: Annotated[int, typer.Option(help="Elements in a vector, V.")] = 16,
     product_bits: Annotated[int | None, typer.Option(help="Round scale products to this many bits, P.")] = None,
     first_last: Annotated[str, typer.Option(help="First and last layer: same, 8bit or float.")] = "same",
     limit: Limit = None,
     calibration_samples: CalibrationSamples = 128,
+    calibration_draw: Annotated[
+        int, typer.Option(min=0, help="Which of the disjoint sets of calibration samples, 0 the first.")
+    ] = 0,
     store: Annotated[Path | None, typer.Option(help="The results store; a cell in it is not computed again.")] = None,
     as_json: JsonFlag = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
@@ -57,17 +67,28 @@ def table(
     """
     from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import checked_first_last, checked_gamma, checked_method, checked_scale_mode
+    from vsquant.workflows.checked import (
+        checked_first_last,
+        checked_gamma,
+        checked_method,
+        checked_methods,
+        checked_scale_mode,
+    )
     from vsquant.workflows.table import run_table
-    from vsquant.workflows.table_request import TableRequest, default_layout
+    from vsquant.workflows.table_request import TableRequest, default_layout, has_own_scales, with_methods
 
     check_outputs(csv, markdown, html)
     built = create_task(task, data=data, model=model)
     default_rows, default_columns = default_layout(built)
+    chosen_rows = default_rows if rows is None else _names(rows)
     columns = default_columns if scales is None else _names(scales.lower())
+    if has_own_scales(chosen_rows):
+        columns = ("", *(() if scales is None else columns))
     columns = tuple(c for c in columns if c != "per-channel") + (("per-channel",) if per_channel else ())
+    if methods is not None:
+        columns = with_methods(columns, checked_methods(methods, method), row=chosen_rows[0])
     request = TableRequest(
-        rows=default_rows if rows is None else _names(rows),
+        rows=chosen_rows,
         columns=columns,
         scale_mode=checked_scale_mode(scale_mode),
         method=checked_method(method),
@@ -77,6 +98,7 @@ def table(
         first_last=checked_first_last(first_last),
         limit=limit,
         calibration_samples=calibration_samples,
+        calibration_draw=calibration_draw,
     )
     with ResultsStore(store) as results, progress_bars(_KEPT) as progress:
         measured = run_table(built, request, results, progress=progress)

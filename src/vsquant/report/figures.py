@@ -15,7 +15,7 @@ from vsquant.errors import MissingExtraError
 from vsquant.files import replacing
 from vsquant.report.numbers import MINUS, difference_text, metric_text
 from vsquant.report.wording import column_family, column_title
-from vsquant.results import CellRecord, Table
+from vsquant.results import PER_CHANNEL, CellRecord, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,8 @@ _PAPER_INK: Final = "#222222"
 _WIDTH_INCHES: Final = 4.9
 _HEIGHT_INCHES: Final = 4.0
 _INTEGER_ENDS: Final = ((0.56, 0.77, 0.93), (0.10, 0.40, 0.72))
-_FP_COLOURS: Final = ("#35a79c", "#00796b")
-_PER_CHANNEL_COLOUR: Final = "#d55e00"
+_FP_COLOURS: Final = ("#35a79c", "#00796b", "#7cb342", "#33691e")
+_PER_CHANNEL_COLOURS: Final = ("#d55e00", "#f2a25c", "#8c3f00")
 _COMPARISON_COLOURS: Final = ("#cc79a7", "#8e6bbf", "#b59a00", "#7a5c3e")
 _LOG_RATIO: Final = 20.0
 _STYLE: Final = {
@@ -89,8 +89,11 @@ def column_colours(columns: Sequence[str]) -> dict[str, str]:
     others = [column for column in columns if column_family(column) == "comparison"]
     colours = {column: _blue(index, len(integers)) for index, column in enumerate(integers)}
     colours |= {column: _COMPARISON_COLOURS[index % 4] for index, column in enumerate(others)}
-    fixed = {"fp16": _FP_COLOURS[0], "fp32": _FP_COLOURS[1]}
-    return {column: colours.get(column, fixed.get(column, _PER_CHANNEL_COLOUR)) for column in columns}
+    colours |= {"fp16": _FP_COLOURS[0], "fp32": _FP_COLOURS[1], PER_CHANNEL: _PER_CHANNEL_COLOURS[0]}
+    for family, shades in (("fp", _FP_COLOURS[2:]), ("per-channel", _PER_CHANNEL_COLOURS[1:])):
+        with_method = [column for column in columns if column_family(column) == family and column not in colours]
+        colours |= {column: shades[index % len(shades)] for index, column in enumerate(with_method)}
+    return {column: colours[column] for column in columns}
 
 
 def _blue(index: int, count: int) -> str:

@@ -22,6 +22,7 @@ from vsquant.report.wording import (
     headline,
     notes,
     relative_loss,
+    rows_title,
     sample_text,
     setting_text,
     severity,
@@ -120,7 +121,7 @@ def _grid(table: Table) -> str:
     caption = f"{table.title}: {table.metric} by weight/activation bits and scales"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="cells">'
-        f'<thead><tr><th scope="col">W/A</th>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+        f'<thead><tr><th scope="col">{rows_title(table)}</th>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
 
 

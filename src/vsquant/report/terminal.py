@@ -18,6 +18,7 @@ from vsquant.report.wording import (
     column_title,
     float_text,
     notes,
+    rows_title,
     sample_text,
     setting_text,
     severity,
@@ -26,7 +27,6 @@ from vsquant.results import Table
 
 _STYLES: Final[dict[Severity, str]] = {"kept": "green", "slight": "yellow", "lost": "bold red"}
 _GAP: Final = 2
-_ROW_TITLE: Final = "W/A"
 
 
 def render_table(table: Table, width: int = 100) -> RenderableType:
@@ -62,7 +62,7 @@ def _cell(table: Table, row: str, column: str) -> Text:
 
 def _fitting(table: Table, grid: dict[tuple[str, str], Text], width: int) -> list[list[str]]:
     """The columns in order, in as few blocks as fit ``width``."""
-    labels = max(len(name) for name in (_ROW_TITLE, *table.rows))
+    labels = max(len(name) for name in (rows_title(table), *table.rows))
     blocks: list[list[str]] = [[]]
     used = labels
     for column in table.columns:
@@ -78,7 +78,7 @@ def _fitting(table: Table, grid: dict[tuple[str, str], Text], width: int) -> lis
 
 def _block(table: Table, columns: Sequence[str], grid: dict[tuple[str, str], Text]) -> RichTable:
     shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, leading=1)
-    shown.add_column(_ROW_TITLE, style="bold", no_wrap=True)
+    shown.add_column(rows_title(table), style="bold", no_wrap=True)
     for column in columns:
         shown.add_column(column_title(column), justify="right", no_wrap=True)
     for row in table.rows:

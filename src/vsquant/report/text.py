@@ -13,6 +13,7 @@ from vsquant.report.wording import (
     column_title,
     float_text,
     notes,
+    rows_title,
     sample_text,
     setting_text,
 )
@@ -88,7 +89,7 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The poster's layout as a Markdown table with two-line cells, its settings above and its notes below."""
-    header = ["W/A", *(column_title(column) for column in table.columns)]
+    header = [rows_title(table), *(column_title(column) for column in table.columns)]
     lines = [
         (
             f"**{table.title}**: {table.metric}{f' {table.unit}' if table.unit else ''}, {float_text(table)}; "

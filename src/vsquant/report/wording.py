@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from vsquant.report.numbers import error_text, metric_text
-from vsquant.results import PER_CHANNEL, CellRecord, Difference, Table
+from vsquant.results import PER_CHANNEL, CellRecord, Column, Difference, Table
 
 ColumnFamily: TypeAlias = Literal["integer", "fp", "per-channel", "comparison"]
 """Integer vector scales, floating-point vector scales, the baseline without them, or another standard's format."""
@@ -52,9 +52,21 @@ WORDS: Final = (
 )
 
 
+METHOD_WORDS: Final = {
+    "paper": "rounding that keeps the codes found with unrounded scales",
+    "rtn": "rounding with the scales that are stored",
+    "search": "the best of all integer scales for every vector of weights",
+    "gptq": "weights make up for the errors of those before them",
+    "reconstruct": "learned rounding, block by block",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """One row's cell with integer vector scales against its per-channel cell, and their paired difference."""
+    """One row's cell with integer vector scales against its per-channel cell, and their paired difference.
+
+    Of several methods for the same scales it is the last.
+    """
 
     row: str
     column: str
@@ -64,17 +76,25 @@ class Contrast:
 
 
 def column_family(column: str) -> ColumnFamily:
-    """Which kind of scales a column stands for."""
-    if column == PER_CHANNEL:
+    """Which kind of scales a column stands for; one without scales stands for those of the rows, integers."""
+    scales = Column.parse(column).scales
+    if scales == PER_CHANNEL:
         return "per-channel"
-    if column in ("fp16", "fp32"):
+    if scales in ("fp16", "fp32"):
         return "fp"
-    return "integer" if _INTEGER_COLUMN.fullmatch(column) else "comparison"
+    return "integer" if not scales or _INTEGER_COLUMN.fullmatch(scales) else "comparison"
 
 
 def column_title(column: str) -> str:
-    """The poster's heading of a column: ``S=4/8``, ``S=fp32``; names stay names."""
-    return f"S={column}" if column_family(column) in ("integer", "fp") else column
+    """The poster's heading of a column: ``S=4/8``, ``S=fp32 gptq``; names stay names."""
+    parsed = Column.parse(column)
+    scales = f"S={parsed.scales}" if parsed.scales and column_family(column) in ("integer", "fp") else parsed.scales
+    return " ".join(part for part in (scales, parsed.method) if part) or "per-vector"
+
+
+def rows_title(table: Table) -> str:
+    """The heading of the rows' names: weight/activation bits, and the bits of their scales where rows say them."""
+    return "W/A/Sw/Sa" if any(row.count("/") > 1 for row in table.rows) else "W/A"
 
 
 def relative_loss(table: Table, difference: Difference) -> float:
@@ -115,7 +135,14 @@ def notes(table: Table) -> list[str]:
     for (_, column), reason in table.refusals.items():
         reasons.setdefault(column, reason)
     refusals = [f"{column_title(column)} refused: {reason}" for column, reason in reasons.items()]
-    return [f"{calibrators}.", *refusals] if calibrators else refusals
+    said = [f"{text}." for text in (calibrators, methods_note(table)) if text]
+    return said + refusals
+
+
+def methods_note(table: Table) -> str:
+    """What the methods in the columns' names are; empty where they name none."""
+    named = {Column.parse(column).method.partition(":")[0] for column in table.columns}
+    return "; ".join(f"{name}: {meaning}" for name, meaning in METHOD_WORDS.items() if name in named)
 
 
 def contrast(table: Table) -> Contrast | None:
@@ -163,15 +190,19 @@ def sample_text(table: Table) -> str:
 
 def setting_text(table: Table) -> str:
     """Method, where it is not rounding, scale mode, and where the activations' coarse scale comes from."""
+    if all(Column.parse(column).method or column_family(column) != "integer" for column in table.columns):
+        return f"methods by column, γ {table.gamma}"
     method = "" if table.method == "rtn" else f"method {table.method}, "
     return f"{method}scale mode {table.scale_mode}, γ {table.gamma}"
 
 
 def _row_contrast(table: Table, row: str) -> Contrast | None:
     widths = {
-        column: sum(int(bits) for bits in column.split("/"))
-        for column in table.columns
-        if column_family(column) == "integer" and "x" not in column and table.cell(row, column) is not None
+        column: (sum(int(bits) for bits in scales.split("/")), place if Column.parse(column).method else 0)
+        for place, column in enumerate(table.columns)
+        if column_family(column) == "integer"
+        and "x" not in (scales := Column.parse(column).scales or row.split("/", 2)[2])
+        and table.cell(row, column) is not None
     }
     per_channel = table.cell(row, PER_CHANNEL)
     if not widths or per_channel is None:

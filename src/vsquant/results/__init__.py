@@ -1,5 +1,6 @@
 """What was found: frozen records, the store that keeps them, and the published tables as data."""
 
+from vsquant.results.columns import Column
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel, Inspection, LayerInspection
 from vsquant.results.integers import CodeFlips, IntegerComparison
 from vsquant.results.layers import LayerReport
@@ -20,6 +21,7 @@ __all__ = [
     "CellKind",
     "CellRecord",
     "CodeFlips",
+    "Column",
     "Diagnosis",
     "Difference",
     "Finding",

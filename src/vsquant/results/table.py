@@ -19,9 +19,12 @@ class Table:
     """Measured cells of one task in one scale mode, all on the same samples.
 
     ``rows`` are weight/activation bits (``"4/8"``, ``"4/4U"``); ``columns`` weight/activation scale bits (``"4/8"``),
-    ``"fp16"``/``"fp32"`` vector scales, ``"per-channel"``, or a comparison format's name (``"nvfp4"``). ``cells`` may
-    lack a (row, column): it is shown as empty. ``samples_available`` is how many the task's data hold, and
-    ``calibration_samples`` how many the calibrators saw; ``source`` is the origin and licence of data and weights,
+    ``"fp16"``/``"fp32"`` vector scales, ``"per-channel"``, or a comparison format's name (``"nvfp4"``). A table of
+    several methods names them in its columns (see `Column`), and may name the scales in its rows (``"4/4U/4/4"``); the
+    columns then name the method alone (``":gptq"``).
+
+    ``cells`` may lack a (row, column): it is shown as empty. ``samples_available`` is how many the task's data hold,
+    and ``calibration_samples`` how many the calibrators saw; ``source`` is the origin and licence of data and weights,
     ``caveat`` what the figures must not be compared with. ``refusals`` says of a (row, column) why the network cannot
     be run in that format (a scale beyond fp16, say); it then has no cell. ``method`` is the solver of the weights, with
     its options; a cell whose weights it does not change has the method ``rtn``.

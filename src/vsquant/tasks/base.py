@@ -40,19 +40,21 @@ def checked_limit(limit: int | None, available: int, unit: str) -> int:
     return limit
 
 
-def checked_samples(samples: int, available: int, unit: str) -> int:
-    """``samples``, the number of calibration samples asked for, once it is known that they exist.
+def checked_samples(samples: int, available: int, unit: str, *, draw: int = 0) -> slice:
+    """Where the calibration samples asked for lie in their order, once it is known that they exist.
 
     Raises:
-        DataError: ``samples`` is below 1 or above ``available``; ``unit`` names the samples ("images").
+        DataError: ``samples`` is below 1, or that many, or that many disjoint draws, are not ``available``; ``unit``
+            names the samples ("images").
     """
     if samples < 1:
         raise DataError(f"samples must be at least 1 calibration sample, not {samples}")
-    if samples > available:
-        raise DataError(
-            f"there must be {samples} calibration {unit}, not {available}; add {unit} or ask for fewer of them"
-        )
-    return samples
+    if draw < 0:
+        raise DataError(f"draw must be 0 or the number of draws before it, not {draw}")
+    end = (draw + 1) * samples
+    if end > available:
+        raise DataError(f"there must be {end} calibration {unit}, not {available}; add {unit} or ask for fewer of them")
+    return slice(draw * samples, end)
 
 
 class Task(ABC):
@@ -87,8 +89,10 @@ class Task(ABC):
         """A fresh float32 model in evaluation mode, at every call."""
 
     @abstractmethod
-    def calibration_batches(self, samples: int = 128) -> Sequence[Batch]:
+    def calibration_batches(self, samples: int = 128, *, draw: int = 0) -> Sequence[Batch]:
         """The first ``samples`` calibration samples in batches, the same ones at every call.
+
+        ``draw`` d takes the ``samples`` that follow the first d times ``samples``: other draws share none of them.
 
         Raises:
             DataError: there are fewer calibration samples than asked for.

@@ -44,10 +44,10 @@ class ClassificationTask(Task):
     def evaluation_images(self) -> ImageSet:
         """The images that top-1 is measured on."""
 
-    def calibration_batches(self, samples: int = 128) -> Sequence[Batch]:
+    def calibration_batches(self, samples: int = 128, *, draw: int = 0) -> Sequence[Batch]:
         images = self.calibration_images()
-        checked_samples(samples, len(images.labels), "images")
-        return [images.batch(start, stop) for start, stop in _spans(samples, self.batch_images)]
+        first = checked_samples(samples, len(images.labels), "images", draw=draw).start
+        return [images.batch(first + start, first + stop) for start, stop in _spans(samples, self.batch_images)]
 
     @property
     def evaluation_samples(self) -> int:

@@ -79,15 +79,15 @@ class WikitextTask(Task):
         """
         return self._pretrained.load()
 
-    def calibration_batches(self, samples: int = 128) -> Sequence[Batch]:
+    def calibration_batches(self, samples: int = 128, *, draw: int = 0) -> Sequence[Batch]:
         """``samples`` windows of the calibration text in one fixed order, in batches of equal length.
 
         Raises:
             DataError: the text has fewer windows than ``samples``.
         """
         windows = self._windows(CALIBRATION_FILE)
-        count = checked_samples(samples, len(windows), f"windows of {self._length} tokens")
-        return [_collate(batch) for batch in _plan_batches([windows[i] for i in fixed_order(len(windows))[:count]])]
+        drawn = checked_samples(samples, len(windows), f"windows of {self._length} tokens", draw=draw)
+        return [_collate(batch) for batch in _plan_batches([windows[i] for i in fixed_order(len(windows))[drawn]])]
 
     @property
     def evaluation_samples(self) -> int:

@@ -8,10 +8,11 @@ from typing import cast, get_args
 from vsquant.calibrate import VectorMethod
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import RecipeError, SpecError
-from vsquant.optimize import Method, parse_method
+from vsquant.optimize import Method, method_text, parse_method
 from vsquant.spec import GammaMode, LayerSpec, ScaleMode
 from vsquant.transform.recipe import FirstLast, Recipe
 from vsquant.workflows.ptq import Calibrators, WeightMethod
+from vsquant.workflows.table_request import PAPER
 
 
 def checked_recipe(text: str) -> Recipe:
@@ -36,6 +37,25 @@ def checked_scale_mode(text: str) -> ScaleMode:
 def checked_method(text: str | None) -> Method | None:
     """A method with its options (`method_text`), or none; raises `SpecError` for anything unknown."""
     return None if text is None else parse_method(text)
+
+
+def checked_methods(text: str, method: str | None) -> tuple[str, ...]:
+    """Several methods between commas; an option that follows a comma belongs to the method before it.
+
+    Raises:
+        SpecError: there is none, one is unknown, or a single ``method`` was given too.
+    """
+    if method is not None:
+        raise SpecError(f"method must not be given beside methods, not {method!r}; add it to them")
+    names: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if names and "=" in part.partition(":")[0]:
+            names[-1] += f",{part}"
+        elif part:
+            names.append(part)
+    if not names:
+        raise SpecError(f"methods must be names such as paper,rtn,search,gptq, not {text!r}")
+    return tuple(name if name == PAPER else method_text(parse_method(name)) for name in names)
 
 
 def checked_gamma(text: str) -> GammaMode:

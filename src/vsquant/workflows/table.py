@@ -32,7 +32,7 @@ from vsquant.workflows.ptq import (
     quantize_prepared,
 )
 from vsquant.workflows.record import quantization_record
-from vsquant.workflows.table_request import TableRequest
+from vsquant.workflows.table_request import CellRequest, TableRequest
 
 WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
 CRITERION: Final = "KL divergence from the float network's outputs"
@@ -51,17 +51,17 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
     method, scale_mode = settle(request.method, request.scale_mode)
     task.prepare(progress)
     runner = TableRunner(task, request, store, progress)
-    runner.check([spec for _, _, spec in cells])
+    runner.check(cells)
     baseline = runner.baseline()
-    by_weight_format = sorted(cells, key=lambda cell: (str(cell[2].weight), str(cell[2])))
+    by_weight_format = sorted(cells, key=lambda cell: (str(cell.spec.weight), str(cell.spec)))
     records: dict[tuple[str, str], CellRecord] = {}
     refusals: dict[tuple[str, str], str] = {}
-    for done, (row, column, spec) in enumerate(by_weight_format):
-        outcome = runner.cell(spec, done, len(cells))
+    for done, cell in enumerate(by_weight_format):
+        outcome = runner.cell(cell, done, len(cells))
         if isinstance(outcome, CellRecord):
-            records[row, column] = outcome
+            records[cell.row, cell.column] = outcome
         else:
-            refusals[row, column] = outcome
+            refusals[cell.row, cell.column] = outcome
     progress("cells", len(cells), len(cells))
     return Table(
         task=task.name,
@@ -95,43 +95,43 @@ class TableRunner:
         self._weights: WeightCache = {}
         self._weight_format = ""
 
-    def check(self, specs: Sequence[LayerSpec]) -> None:
+    def check(self, cells: Sequence[CellRequest]) -> None:
         """Find before any evaluation what would end the table after it: specs no layer can have, too little data.
 
         Raises:
             SpecError, DataError: as `run_table`.
         """
-        missing = [spec for spec in specs if self._stored(self._cell_inputs(spec)) is None]
-        for spec in missing:
-            recipe = Recipe.from_spec(spec, self._request.first_last)
-            _, scale_mode = self._request.settled(spec)
-            plan(self._float_model().model, self._float_model().observations, recipe, scale_mode)
+        missing = [cell for cell in cells if self._stored(self._cell_inputs(cell)) is None]
+        for cell in missing:
+            recipe = Recipe.from_spec(cell.spec, self._request.first_last)
+            plan(self._float_model().model, self._float_model().observations, recipe, cell.scale_mode)
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
         inputs = {"kind": "float", **self._evaluation_inputs()}
         return self._stored(inputs) or self._evaluate(inputs, self._task.load_model(), "float", "float")
 
-    def cell(self, spec: LayerSpec, done: int, total: int) -> CellRecord | str:
+    def cell(self, cell: CellRequest, done: int, total: int) -> CellRecord | str:
         """One cell's record, from the store where it is there; or why the network cannot be run in that format."""
         self._progress("cells", done, total)
-        inputs = self._cell_inputs(spec)
+        inputs = self._cell_inputs(cell)
         try:
-            return self._stored(inputs) or self._measured(inputs, spec)
+            return self._stored(inputs) or self._measured(inputs, cell)
         except ScaleRangeError as error:
             return str(error)
 
-    def _measured(self, inputs: Mapping[str, Any], spec: LayerSpec) -> CellRecord:
+    def _measured(self, inputs: Mapping[str, Any], cell: CellRequest) -> CellRecord:
+        spec = cell.spec
         if str(spec.weight) != self._weight_format:
             self._weights.clear()
             self._weight_format = str(spec.weight)
         recipe = self._recipe(spec)
-        candidates = self._candidates(spec, recipe)
+        candidates = self._candidates(cell, recipe)
         best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
         calibrators = Calibrators() if best is None else _calibrators(best)
-        model = self._quantize(spec, recipe, calibrators)
+        model = self._quantize(cell, recipe, calibrators)
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        method = method_text(self._request.settled(spec)[0])
+        method = method_text(cell.method)
         return self._evaluate(inputs, model, kind, str(spec), method=method, best=best, candidates=candidates)
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
@@ -148,42 +148,43 @@ class TableRunner:
         rules = tuple(Rule(match=name, spec=eight_bit) for name in fallbacks)
         return recipe.model_copy(update={"rules": (*rules, *recipe.rules)})
 
-    def _candidates(self, spec: LayerSpec, recipe: Recipe) -> tuple[Candidate, ...]:
+    def _candidates(self, cell: CellRequest, recipe: Recipe) -> tuple[Candidate, ...]:
         """Every pair of calibrators for a per-channel cell, scored on calibration data; none for other cells.
 
         They are scored with weights rounded to nearest, whatever the method: one that learns would take as many times
-        as long as there are pairs.
+        as long as there are pairs. They are those of the cell of rounded weights, if that is in the store.
         """
+        spec = cell.spec
         if not spec.is_baseline:
             return ()
+        rounded = replace(cell, method=Rounding(), scale_mode="requantize")
+        if (same := self._stored(self._cell_inputs(rounded))) is not None:
+            return same.candidates
         activation = tuple(CALIBRATORS) if spec.activation is not None and not spec.is_dynamic else ("max",)
         pairs = [Calibrators(activation=a, weight=w) for w in WEIGHT_METHODS for a in activation]
         scored = []
         for done, pair in enumerate(pairs):
             self._progress(f"calibrators for {spec}", done, len(pairs))
-            score = self._divergence(self._rounded(recipe, pair))
+            score = self._divergence(self._quantize(rounded, recipe, pair))
             scored.append(Candidate(activation=pair.activation, weight=pair.weight, score=score))
         self._progress(f"calibrators for {spec}", len(pairs), len(pairs))
         return tuple(scored)
 
-    def _rounded(self, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
-        return quantize_prepared(self._float_model(), recipe, calibrators=calibrators, weight_cache=self._weights)
-
-    def _quantize(self, spec: LayerSpec, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
-        method, scale_mode = self._request.settled(spec)
+    def _quantize(self, cell: CellRequest, recipe: Recipe, calibrators: Calibrators) -> nn.Module:
         return quantize_prepared(
             self._float_model(),
             recipe,
-            scale_mode=scale_mode,
-            method=method,
+            scale_mode=cell.scale_mode,
+            method=cell.method,
             calibrators=calibrators,
             weight_cache=self._weights,
+            progress=silent if isinstance(cell.method, Rounding) else self._progress,
         )
 
     def _float_model(self) -> PreparedModel:
         if self._prepared is None:
             model = self._task.load_model()
-            batches = self._task.calibration_batches(self._request.calibration_samples)
+            batches = self._calibration(self._request.calibration_samples)
             pairs = self._task.batchnorm_pairs(model)
             moments = None if self._request.needs_inputs else ()
             self._prepared = prepare(
@@ -191,9 +192,12 @@ class TableRunner:
             )
         return self._prepared
 
+    def _calibration(self, samples: int) -> Sequence[Batch]:
+        return self._task.calibration_batches(samples, draw=self._request.calibration_draw)
+
     def _divergence(self, model: nn.Module) -> float:
         """Mean KL divergence of ``model``'s outputs from the float network's on the selection samples."""
-        batches = self._task.calibration_batches(self._request.selecting)
+        batches = self._calibration(self._request.selecting)
         if self._float_logits is None:
             self._float_logits = self._logits(self._float_model().model, batches)
         divergences = [
@@ -248,22 +252,23 @@ class TableRunner:
             "limit": self._request.limit,
         }
 
-    def _cell_inputs(self, spec: LayerSpec) -> dict[str, Any]:
+    def _cell_inputs(self, cell: CellRequest) -> dict[str, Any]:
         """All that a cell depends on. Scale mode and method are left out where they change no bit, so that requests
         share such cells.
         """
-        request = self._request
-        method, scale_mode = request.settled(spec)
-        solver = {} if isinstance(method, Rounding) else {"method": method_options(method)}
+        request, spec = self._request, cell.spec
+        solver = {} if isinstance(cell.method, Rounding) else {"method": method_options(cell.method)}
         two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
         calibration: dict[str, Any] = {"samples": request.calibration_samples}
         if spec.is_baseline:
             calibration |= {"selection": request.selecting, "vector_size": request.vector_size}
+        if request.calibration_draw:
+            calibration |= {"draw": request.calibration_draw}
         return {
             "kind": "cell",
             **self._evaluation_inputs(),
             "spec": str(spec),
-            "scale_mode": scale_mode if two_level else "",
+            "scale_mode": cell.scale_mode if two_level else "",
             **solver,
             "first_last": request.first_last,
             "calibration": calibration,

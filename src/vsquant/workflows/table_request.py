@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsquant.errors import SpecError
-from vsquant.optimize import Method, Rounding, ScaleSearch, settle
+from vsquant.optimize import Method, Rounding, ScaleSearch, parse_method, settle
+from vsquant.results.columns import Column
 from vsquant.results.table import PER_CHANNEL
 from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
 from vsquant.tasks.base import Task
@@ -18,16 +19,31 @@ DEFAULT_ROWS: Final = ("3/8", "4/8", "6/8", "8/8")
 DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHANNEL)
 IMAGE_ROWS: Final = ("4/4U", "6/4U", "6/6U", "8/8U")
 IMAGE_COLUMNS: Final = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", PER_CHANNEL)
+PAPER: Final = "paper"
+"""Names in a column what is otherwise scale mode ``paper`` of method ``rtn``."""
 _SIDE: Final = r"(?:[2-9]|10|fp16|fp32|x)"
 _COLUMN: Final = re.compile(rf"fp16|fp32|{_SIDE}/{_SIDE}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRequest:
+    """One cell of a table: where it stands, the layer spec, and how its weights are quantized."""
+
+    row: str
+    column: str
+    spec: LayerSpec
+    method: Method
+    scale_mode: ScaleMode
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRequest:
     """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
 
-    ``method`` is the solver of the weights, rounding where it is not given. ``limit`` evaluates a fixed nested subset;
-    ``selection_samples`` of the ``calibration_samples`` (all, if they are fewer) choose the per-channel calibrators.
+    ``method`` is the solver of the weights, rounding where it is not given; a column may name its own, and a row its
+    own scales (see `Column`). ``limit`` evaluates a fixed nested subset. ``calibration_draw`` says which of the
+    disjoint sets of ``calibration_samples``; ``selection_samples`` of them (all, if they are fewer) choose the
+    per-channel calibrators.
     """
 
     rows: tuple[str, ...] = DEFAULT_ROWS
@@ -40,21 +56,25 @@ class TableRequest:
     first_last: FirstLast = "same"
     limit: int | None = None
     calibration_samples: int = 128
+    calibration_draw: int = 0
     selection_samples: int = 64
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
             raise SpecError("a table must have at least one row and one column, such as rows 4/8 and scales 4/8")
         list(self.cells())
-        self.settled(self.spec(self.rows[0], self.columns[0]))
 
-    def settled(self, spec: LayerSpec) -> tuple[Method, ScaleMode]:
+    def _settled(self, spec: LayerSpec, named: str) -> tuple[Method, ScaleMode]:
         """The method and the scale mode of a cell: rounding where the method changes none of its weights.
 
         Raises:
-            SpecError: the method and the scale mode of the request contradict each other.
+            SpecError: there is no method ``named``, or those of the request contradict each other.
         """
-        method, scale_mode = settle(self.method, self.scale_mode)
+        if named == PAPER:
+            return Rounding(), "paper"
+        method, scale_mode = (
+            settle(parse_method(named), "requantize") if named else settle(self.method, self.scale_mode)
+        )
         if isinstance(method, Rounding) or method.changes(spec.weight):
             return method, scale_mode
         return Rounding(), "requantize"
@@ -62,7 +82,7 @@ class TableRequest:
     @property
     def needs_inputs(self) -> bool:
         """Whether the method must see the inputs of the layers."""
-        return isinstance(self.method, ScaleSearch) and self.method.needs_inputs
+        return any(isinstance(cell.method, ScaleSearch) and cell.method.needs_inputs for cell in self.cells())
 
     @property
     def selecting(self) -> int:
@@ -75,40 +95,65 @@ class TableRequest:
         Raises:
             SpecError: row and column do not make a spec; the message shows what they must be.
         """
-        if column in COMPARISON_FORMATS:
-            return LayerSpec.parse(column)
-        if not _COLUMN.fullmatch(column) and column != PER_CHANNEL:
-            names = ", ".join((*COMPARISON_FORMATS, PER_CHANNEL))
-            raise SpecError(
-                f"a column must be weight/activation scale bits (2 to 10, fp16, fp32 or x) such as 4/8, or one of "
-                f"fp16, fp32, {names}, not {column!r}"
-            )
-        weight_bits, slash, activation_bits = row.partition("/")
-        if not slash:
-            raise SpecError(f"a row must be weight/activation bits such as 4/8 or 4/4U, not {row!r}")
+        scales = Column.parse(column).scales
+        if scales in COMPARISON_FORMATS:
+            return LayerSpec.parse(scales)
+        bits, own_scales = _row_parts(row)
+        scales = _joined(scales, own_scales, row=row, column=column)
+        weight_bits, activation_bits = bits
         text = f"w{weight_bits}a{activation_bits.lower()}"
-        if column != PER_CHANNEL:
-            scales = f"{column}/{column}" if column in ("fp16", "fp32") else column
-            text += f"-s{scales}-v{self.vector_size}"
-            text += f"-p{self.product_bits}" if self.product_bits is not None and "fp" not in column else ""
-        has_gamma = "fp" not in column and activation_bits != "16"
+        if scales != PER_CHANNEL:
+            text += f"-s{scales}/{scales}" if scales in ("fp16", "fp32") else f"-s{scales}"
+            text += f"-v{self.vector_size}"
+            text += f"-p{self.product_bits}" if self.product_bits is not None and "fp" not in scales else ""
+        has_gamma = "fp" not in scales and activation_bits != "16"
         return LayerSpec.parse(text + (f"-{self.gamma}" if has_gamma else ""))
 
-    def cells(self) -> Iterator[tuple[str, str, LayerSpec]]:
-        """Every cell as (row, column, spec); a comparison format has one cell, in the row of its own bits.
+    def cells(self) -> Iterator[CellRequest]:
+        """Every cell, column by column; a comparison format has one, in the row of its own bits.
 
         Raises:
-            SpecError: a row or column is malformed.
+            SpecError: a row or column is malformed, or names no method.
         """
-        for column in self.columns:
-            rows = (_comparison_row(column, self.rows),) if column in COMPARISON_FORMATS else self.rows
-            for row in rows:
-                yield row, column, self.spec(row, column)
+        for name in self.columns:
+            column = Column.parse(name)
+            comparison = column.scales in COMPARISON_FORMATS
+            for row in (_comparison_row(column.scales, self.rows),) if comparison else self.rows:
+                spec = self.spec(row, name)
+                method, scale_mode = self._settled(spec, column.method)
+                yield CellRequest(row=row, column=name, spec=spec, method=method, scale_mode=scale_mode)
 
     @property
     def all_rows(self) -> tuple[str, ...]:
         """The rows, and after them those that only comparison formats have."""
-        return tuple(dict.fromkeys((*self.rows, *(row for row, _, _ in self.cells()))))
+        return tuple(dict.fromkeys((*self.rows, *(cell.row for cell in self.cells()))))
+
+
+def has_own_scales(rows: Sequence[str]) -> bool:
+    """Whether any row names its scales, as ``4/4U/4/6`` does."""
+    return any(_row_parts(row)[1] for row in rows)
+
+
+def with_methods(columns: Sequence[str], methods: Sequence[str], *, row: str) -> tuple[str, ...]:
+    """Every column once for each of ``methods`` that gives it weights of its own, such as ``4/8:paper, 4/8:gptq``.
+
+    The method ``rtn`` goes unnamed where ``paper`` would be the same; comparison formats have no other. ``row`` is any
+    row of the table.
+
+    Raises:
+        SpecError: a column or a method is malformed.
+    """
+    found: list[str] = []
+    for column in columns:
+        if column in COMPARISON_FORMATS:
+            found.append(column)
+            continue
+        weight = TableRequest(rows=(row,), columns=(column,)).spec(row, column).weight
+        found += [column] if not weight.two_level else []
+        for method in methods:
+            changes = method not in (PAPER, Rounding.name) and parse_method(method).changes(weight)
+            found += [f"{column}:{method}"] if weight.two_level or changes else []
+    return tuple(dict.fromkeys(found))
 
 
 def default_layout(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -121,5 +166,31 @@ def default_layout(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _comparison_row(name: str, rows: Sequence[str]) -> str:
     """The row of a comparison format: the one of its bits among ``rows``, else one of its own."""
     spec = LayerSpec.parse(name)
-    bits = f"{spec.weight.bits}/{spec.activation.bits if spec.activation else 16}"
-    return next((row for row in rows if row.rstrip("uU") == bits), bits)
+    bits = (str(spec.weight.bits), str(spec.activation.bits if spec.activation else 16))
+    return next((row for row in rows if _row_parts(row.upper().replace("U", ""))[0] == bits), "/".join(bits))
+
+
+def _row_parts(row: str) -> tuple[tuple[str, str], str]:
+    """A row's weight and activation bits, and its own scales; empty where it has none."""
+    parts = row.split("/")
+    if len(parts) not in (2, 4):
+        raise SpecError(
+            f"a row must be weight/activation bits such as 4/8 or 4/4U, or with their scale bits 4/4U/4/6, not {row!r}"
+        )
+    return (parts[0], parts[1]), "/".join(parts[2:])
+
+
+def _joined(scales: str, own: str, *, row: str, column: str) -> str:
+    """The scales of a cell: those of its column, or of its row; raises `SpecError` for both, none or malformed ones."""
+    if not scales and not own:
+        raise SpecError(f"a row must name its scales, such as 4/4U/4/6, where a column names none, not {row!r}")
+    if own and scales and scales not in ("fp16", "fp32", PER_CHANNEL):
+        raise SpecError(f"a column must name no scales where rows name theirs ({row}), not {column!r}")
+    found = scales or own
+    if not _COLUMN.fullmatch(found) and found != PER_CHANNEL:
+        names = ", ".join((*COMPARISON_FORMATS, PER_CHANNEL))
+        raise SpecError(
+            f"a column must be weight/activation scale bits (2 to 10, fp16, fp32 or x) such as 4/8, or one of "
+            f"fp16, fp32, {names}, not {found!r}"
+        )
+    return found

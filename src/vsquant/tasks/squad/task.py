@@ -70,16 +70,18 @@ class SquadTask(Task):
         """
         return self._pretrained.load()
 
-    def calibration_batches(self, samples: int = 128) -> Sequence[Batch]:
+    def calibration_batches(self, samples: int = 128, *, draw: int = 0) -> Sequence[Batch]:
         """``samples`` windows of the calibration questions, in batches of equal length, the same ones at every call.
+
+        No question of one ``draw`` is in another.
 
         Raises:
             DataError: there are fewer calibration questions than ``samples``.
         """
         questions = self.parts.calibration
-        count = checked_samples(samples, len(questions), "questions")
-        chosen = [questions[i] for i in fixed_order(len(questions))[:count]]
-        return [collate(batch) for batch in plan_batches(self._windows(chosen)[:count])]
+        drawn = checked_samples(samples, len(questions), "questions", draw=draw)
+        chosen = [questions[i] for i in fixed_order(len(questions))[drawn]]
+        return [collate(batch) for batch in plan_batches(self._windows(chosen)[:samples])]
 
     @property
     def evaluation_samples(self) -> int:
