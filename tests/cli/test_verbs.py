@@ -51,6 +51,18 @@ def test_the_options_of_a_table_reach_its_cells(vsquant_program, tmp_path: Path)
     assert (tmp_path / "mine.sqlite").is_file() and not (tmp_path / "cache").exists()
 
 
+def test_a_table_of_several_methods(vsquant_program, tmp_path: Path) -> None:
+    words = (
+        "table tiny --rows 3/4U/4/6,8/8/6/8 --scales nvfp4-4over6 --methods paper,search,gptq:damping=0.1,order=none"
+    )
+    ended = vsquant_program(*words.split(), "--calibration-samples", 32, "--markdown", tmp_path / "t.md", "--json")
+    table = json.loads(ended.out)
+    feedback = "gptq:order=none,damping=0.1"
+    assert table["columns"][1:] == [":search", f":{feedback}", "nvfp4-4over6", "per-channel", f"per-channel:{feedback}"]
+    assert {cell["method"] for cell in table["cells"]} == {"rtn", "search", feedback}
+    assert "| W/A/Sw/Sa | paper | search | gptq:" in (tmp_path / "t.md").read_text()
+
+
 def test_a_second_table_takes_all_from_the_store(vsquant_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("TINY_LOG", str(tmp_path / "log"))
     first, second = vsquant_program(*TABLE, "--json"), vsquant_program(*TABLE, "--json")

@@ -85,7 +85,7 @@ def table(
     if has_own_scales(chosen_rows):
         columns = ("", *(() if scales is None else columns))
     columns = tuple(c for c in columns if c != "per-channel") + (("per-channel",) if per_channel else ())
-    if methods is not None:
+    if methods is not None and chosen_rows:
         columns = with_methods(columns, checked_methods(methods, method), row=chosen_rows[0])
     request = TableRequest(
         rows=chosen_rows,
