@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vsquant.transform.integer import chain_report, to_integer
     from vsquant.transform.recipe import Recipe, Rule
     from vsquant.workflows.allocate import Allocation, allocate
-    from vsquant.workflows.ptq import Calibrators, quantize
+    from vsquant.workflows.options import Calibrators
+    from vsquant.workflows.ptq import quantize
     from vsquant.workflows.record import quantization_record, quantized_layers
     from vsquant.workflows.sensitivity import sensitivity
 
@@ -26,7 +27,7 @@ _HOMES: Final = {
     "Allocation": "vsquant.workflows.allocate",
     "allocate": "vsquant.workflows.allocate",
     "sensitivity": "vsquant.workflows.sensitivity",
-    "Calibrators": "vsquant.workflows.ptq",
+    "Calibrators": "vsquant.workflows.options",
     "ErrorFeedback": "vsquant.optimize",
     "LayerSpec": "vsquant.spec",
     "Recipe": "vsquant.transform.recipe",

@@ -11,7 +11,7 @@ from vsquant.errors import RecipeError, SpecError
 from vsquant.optimize import Method, method_text, parse_method
 from vsquant.spec import GammaMode, LayerSpec, ScaleMode
 from vsquant.transform.recipe import FirstLast, Recipe
-from vsquant.workflows.ptq import Calibrators, WeightMethod
+from vsquant.workflows.options import Calibrators, WeightMethod
 from vsquant.workflows.table_request import PAPER
 
 

@@ -29,7 +29,7 @@ from vsquant.transform.match import Match, apply_first_last, match_layers
 from vsquant.transform.plan import LayerPlan, plan_layers
 from vsquant.transform.recipe import Recipe
 from vsquant.workflows.probe import Probe, measure
-from vsquant.workflows.ptq import layers_to_observe
+from vsquant.workflows.requests import layers_to_observe
 from vsquant.workflows.surroundings import surroundings
 
 CALIBRATION_SAMPLES: Final = 128

@@ -3,79 +3,60 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
-from vsquant.calibrate import VectorMethod, weight_range
-from vsquant.calibrate.calibrators import create_calibrator
-from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, SpecError
-from vsquant.nn import IntegerLayer, QuantizedWeight, QuantLayer, quantize_weight
-from vsquant.optimize import Method, SearchOptions, method_text, settle
+from vsquant.calibrate import weight_range
+from vsquant.errors import CalibrationError
+from vsquant.nn import QuantizedWeight, quantize_weight
+from vsquant.optimize import Method, SearchOptions, method_text
 from vsquant.progress import Progress, silent
-from vsquant.results.permutation import PermutedChannels
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.attention import attention_modules, place_matmuls
-from vsquant.transform.float_layers import float_bias, float_weight, require_module
-from vsquant.transform.fold import FoldReport, fold_batchnorm
-from vsquant.transform.match import apply_first_last, eight_bit, find_layers, match_layers
-from vsquant.transform.observe import Observations, observe
-from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers, with_signs
-from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
-from vsquant.transform.replace import replace_layers
-from vsquant.workflows.batches import Batches, as_batches, by_argument, call
+from vsquant.transform.float_layers import require_module
+from vsquant.transform.match import match_layers
+from vsquant.transform.plan import LayerPlan, plan_layers, unsupported_layers
+from vsquant.transform.recipe import FirstLast, Recipe
+from vsquant.transform.replace import WeightSource, replace_layers
 from vsquant.workflows.correct import Corrections, correct
 from vsquant.workflows.importance import layers_to_weigh, require_moments, require_no_weighing, searching
-from vsquant.workflows.permutation import permuted
+from vsquant.workflows.options import Calibrators, Options, WeightMethod
+from vsquant.workflows.prepare import NOTHING_SEEN, PreparedModel, permute_prepared, plan, prepare
 from vsquant.workflows.ranges import activation_ranges, attention_entries
 from vsquant.workflows.record import QuantizationRecord, attach_record
-from vsquant.workflows.solve import first_scale_mode, reads_data, require_no_data, solve
+from vsquant.workflows.requests import (
+    as_recipe,
+    has_weight,
+    layers_to_observe,
+    require_finite,
+    require_float,
+    require_no_calibration,
+    require_some_layer,
+)
+from vsquant.workflows.solve import first_scale_mode, require_no_data, solve
 
-WeightMethod: TypeAlias = Literal["max", "mse"]
+__all__ = [
+    "NOTHING_SEEN",
+    "Calibrators",
+    "PreparedModel",
+    "WeightCache",
+    "WeightMethod",
+    "as_recipe",
+    "layers_to_observe",
+    "permute_prepared",
+    "plan",
+    "prepare",
+    "quantize",
+    "quantize_prepared",
+]
+
 WeightCache: TypeAlias = dict[tuple[str, str, str, str, str], QuantizedWeight]
 """Quantized weights by layer, weight format, scale mode, weight calibrator and method, all of one prepared model."""
-NOTHING_SEEN: Final = Observations(statistics={}, matmuls={}, order=(), samples=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrators:
-    """How coarse ranges are chosen where an operand has no vector scales; with them, ranges are the maximum.
-
-    ``activation`` names a calibrator for static activation scales, ``weight`` says how output channels are clipped.
-    ``vectors`` is for layers that do have vector scales under a static coarse one: "mse" takes the range of least
-    squared error on sampled rows of the layer's input, in place of the maximum (attention products keep that).
-
-    Raises:
-        CalibrationError: there is no such calibrator or method.
-    """
-
-    activation: str = "max"
-    weight: WeightMethod = "max"
-    vectors: VectorMethod = "max"
-
-    def __post_init__(self) -> None:
-        create_calibrator(self.activation)
-        if self.vectors not in get_args(VectorMethod):
-            raise CalibrationError(f"vectors must be one of {', '.join(get_args(VectorMethod))}, not {self.vectors!r}")
-        if self.weight not in get_args(WeightMethod):
-            raise CalibrationError(f"weight must be one of {', '.join(get_args(WeightMethod))}, not {self.weight!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedModel:
-    """A float model ready to be quantized any number of times: batch norms folded, inputs observed."""
-
-    model: nn.Module
-    observations: Observations
-    folded: FoldReport
-    batches: Batches | None = None
-    """The calibration data, for what runs it through the quantized layers too."""
-    permuted: tuple[PermutedChannels, ...] = ()
 
 
 def quantize(
@@ -125,163 +106,54 @@ def quantize(
         ShapeError: a batch does not have the channels of a layer; the message names the layer.
     """
     require_module(model)
-    if calibrators is not None and not isinstance(calibrators, Calibrators):
-        raise CalibrationError(
-            f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
-        )
-    _require_float(model)
-    recipe = as_recipe(spec_or_recipe, first_last)
-    method, scale_mode = settle(method, scale_mode)
-    plans = plan_layers(
-        match_layers(model, recipe, matmuls=tuple(attention_modules(model))), recipe.fallback, scale_mode
-    )
-    _require_some_layer(plans, recipe)
-    needed = layers_to_observe(plans, recipe.first_last)
-    weighed = layers_to_weigh(plans, method)
-    read_again = permute or reads_data(method) or bias_correction or batchnorm_reestimation
-    if calibration is None:
-        _require_no_calibration(needed, recipe.first_last)
-        require_no_data(method, corrected=bias_correction or batchnorm_reestimation)
-        require_no_weighing(weighed, method)
-    elif read_again and isinstance(calibration, Iterator):
-        calibration = tuple(calibration)
-    _require_finite({plan.match.name: plan.match.module for plan in plans if _has_weight(plan)})
-    if permute and calibration is None:
-        raise CalibrationError("calibration must be given: permute needs to see which channels are large; pass batches")
-    sample_rows = calibrators is not None and calibrators.vectors == "mse"
-    prepared = prepare(
-        model,
-        calibration,
-        layers=tuple(needed),
-        second_moments=weighed,
-        batchnorm_pairs=batchnorm_pairs,
-        sample_rows=sample_rows,
-        progress=progress,
-    )
-    if permute and calibration is not None:
-        prepared = permute_prepared(prepared, recipe, calibration, scale_mode=scale_mode, progress=progress)
-        if sample_rows:  # rows seen before are in the old order of channels
-            anew = prepare(prepared.model, calibration, layers=tuple(needed), sample_rows=True, progress=progress)
-            prepared = replace(prepared, observations=anew.observations)
-    return quantize_prepared(
-        prepared,
-        recipe,
+    options = Options.of(
         scale_mode=scale_mode,
         method=method,
         calibrators=calibrators,
         bias_correction=bias_correction,
         batchnorm_reestimation=batchnorm_reestimation,
         resume=resume,
+    )
+    require_float(model)
+    recipe = as_recipe(spec_or_recipe, first_last)
+    needed, weighed = _checked(model, recipe, options, given=calibration is not None)
+    if permute and calibration is None:
+        raise CalibrationError("calibration must be given: permute needs to see which channels are large; pass batches")
+    if (permute or options.reads_data) and isinstance(calibration, Iterator):
+        calibration = tuple(calibration)
+    sample_rows = options.calibrators.vectors == "mse"
+    prepared = prepare(
+        model,
+        calibration,
+        layers=needed,
+        second_moments=weighed,
+        batchnorm_pairs=batchnorm_pairs,
+        sample_rows=sample_rows,
         progress=progress,
     )
+    if permute and calibration is not None:
+        prepared = permute_prepared(prepared, recipe, calibration, scale_mode=options.scale_mode, progress=progress)
+        if sample_rows:  # rows seen before are in the old order of channels
+            anew = prepare(prepared.model, calibration, layers=needed, sample_rows=True, progress=progress)
+            prepared = replace(prepared, observations=anew.observations)
+    return _quantized(prepared, recipe, options, weight_cache=None, progress=progress)
 
 
-def as_recipe(spec_or_recipe: LayerSpec | Recipe | str, first_last: FirstLast | None = None) -> Recipe:
-    """A spec, its notation or a recipe as a recipe.
-
-    Raises:
-        SpecError: it is none of these, or the text is no spec.
-    """
-    if not isinstance(spec_or_recipe, (str, LayerSpec, Recipe)):
-        raise SpecError(f"spec_or_recipe must be a LayerSpec, its notation or a Recipe, not {spec_or_recipe!r}")
-    if isinstance(spec_or_recipe, str):
-        if spec_or_recipe.endswith((".yaml", ".yml")):
-            raise SpecError(f"spec_or_recipe must be a recipe, not its file; give Recipe.from_yaml({spec_or_recipe!r})")
-        spec_or_recipe = LayerSpec.parse(spec_or_recipe)
-    if isinstance(spec_or_recipe, LayerSpec):
-        return Recipe.from_spec(spec_or_recipe, first_last or "same")
-    return spec_or_recipe if first_last is None else spec_or_recipe.model_copy(update={"first_last": first_last})
-
-
-def layers_to_observe(plans: Sequence[LayerPlan], first_last: FirstLast = "same") -> dict[str, LayerSpec]:
-    """Layers whose operands must be seen, by name, with the spec that needs it."""
-    needed = {}
-    for plan in plans:
-        if plan.spec is None or plan.match.kind == "embedding":
-            continue
-        ends = first_last == "8bit" and plan.match.kind in DEFAULT_KINDS
-        for spec in (plan.spec, eight_bit(plan.spec)) if ends else (plan.spec,):
-            if spec.needs_calibration:
-                needed[plan.match.name] = spec
-    return needed
-
-
-def prepare(
-    model: nn.Module,
-    calibration: Iterable[Any] | None,
-    *,
-    layers: Sequence[str] | None = None,
-    second_moments: Sequence[str] | None = (),
-    batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
-    sample_rows: bool = False,
-    progress: Progress = silent,
-) -> PreparedModel:
-    """A copy of ``model`` with batch norms folded and the inputs of ``layers`` observed.
-
-    ``layers`` may name attention modules; None is all linear and convolution layers, here as for ``second_moments``,
-    the layers of which E[x²] of the input channels is wanted. Where both are empty, one batch is run, to learn the
-    order of the layers. ``sample_rows`` keeps rows of the inputs of ``layers``, for ``Calibrators.vectors``.
-
-    Raises:
-        CalibrationError: ``calibration`` holds no batch, or what is none.
-        NonFiniteError: a weight or an activation holds NaN or Inf; the message names the layer.
-        ShapeError: a batch does not have the channels of a layer; the message names the layer.
-    """
-    batches = None if calibration is None else as_batches(calibration)
-    copied = copy.deepcopy(model).eval()
-    example = None if batches is None else by_argument(copied, batches.first)
-    folded = fold_batchnorm(copied, pairs=batchnorm_pairs, example=example)
-    if batches is None:
-        return PreparedModel(model=copied, observations=NOTHING_SEEN, folded=folded)
-    watched = {layer.name: layer.module for layer in find_layers(copied) if layer.kind in DEFAULT_KINDS}
-    measured = set(watched if layers is None else layers)
-    moments = set(watched if second_moments is None else second_moments)
-    whole = bool(measured or moments)
-    _require_finite({name: module for name, module in watched.items() if name in measured})
-    observations = observe(
-        copied,
-        watched,
-        batches if whole else [batches.first],
-        call,
-        progress,
-        count=batches.count if whole else 1,
-        measured=measured,
-        sampled=measured if sample_rows else (),
-        matmuls=[name for name in attention_modules(copied) if name in measured],
-        moments=moments,
-    )
-    return PreparedModel(model=copied, observations=observations, folded=folded, batches=batches)
-
-
-def permute_prepared(
-    prepared: PreparedModel,
-    recipe: Recipe,
-    calibration: Iterable[Any],
-    *,
-    scale_mode: ScaleMode = "requantize",
-    progress: Progress = silent,
-) -> PreparedModel:
-    """The prepared model with channels reordered for the recipe's layers; what was observed of whole inputs holds.
-
-    Raises:
-        RecipeError, CalibrationError, VsquantError: as `permuted`.
-    """
-    plans = plan(prepared.model, prepared.observations, recipe, scale_mode)
-    specs = {layer.match.name: layer.spec for layer in plans if layer.spec and layer.match.kind in DEFAULT_KINDS}
-    model, records = permuted(prepared.model, specs, calibration, progress)
-    observations = _moments_again(prepared.observations, model, calibration, progress)
-    return replace(prepared, model=model, permuted=records, observations=observations)
-
-
-def _moments_again(
-    seen: Observations, model: nn.Module, calibration: Iterable[Any], progress: Progress
-) -> Observations:
-    """Second moments belong to channels, and follow them to their new places."""
-    layers = {layer.name: layer.module for layer in find_layers(model) if layer.name in seen.second_moments}
-    if not layers:
-        return seen
-    again = observe(model, layers, as_batches(calibration), call, progress, measured=(), moments=tuple(layers))
-    return replace(seen, second_moments=again.second_moments)
+def _checked(
+    model: nn.Module, recipe: Recipe, options: Options, *, given: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Refuse what cannot be done; else layers to observe, and those of which E[x²] is wanted. ``given`` is the data."""
+    matches = match_layers(model, recipe, matmuls=tuple(attention_modules(model)))
+    plans = plan_layers(matches, recipe.fallback, options.scale_mode)
+    require_some_layer(plans, recipe)
+    needed = layers_to_observe(plans, recipe.first_last)
+    weighed = layers_to_weigh(plans, options.method)
+    if not given:
+        require_no_calibration(needed, recipe.first_last)
+        require_no_data(options.method, corrected=options.corrected)
+        require_no_weighing(weighed, options.method)
+    require_finite({plan.match.name: plan.match.module for plan in plans if has_weight(plan)})
+    return tuple(needed), weighed
 
 
 def quantize_prepared(
@@ -305,68 +177,88 @@ def quantize_prepared(
         SpecError: ``method`` and ``scale_mode`` contradict each other, or as `quantize`.
         CalibrationError: the method needs calibration data, and the model was prepared without.
     """
-    method, scale_mode = settle(method, scale_mode)
-    chosen = calibrators or Calibrators()
+    options = Options.of(
+        scale_mode=scale_mode,
+        method=method,
+        calibrators=calibrators,
+        bias_correction=bias_correction,
+        batchnorm_reestimation=batchnorm_reestimation,
+        resume=resume,
+    )
+    return _quantized(prepared, recipe, options, weight_cache=weight_cache, progress=progress)
+
+
+def _quantized(
+    prepared: PreparedModel, recipe: Recipe, options: Options, *, weight_cache: WeightCache | None, progress: Progress
+) -> nn.Module:
+    calibrators, seen = options.calibrators, prepared.observations
     model = copy.deepcopy(prepared.model)
-    plans = plan(model, prepared.observations, recipe, scale_mode)
-    ranges = activation_ranges(plans, prepared.observations, chosen.activation, chosen.vectors)
-    entries = attention_entries(plans, prepared.observations, chosen.activation, scale_mode)
-    weighed = layers_to_weigh(plans, method)
+    plans = plan(model, seen, recipe, options.scale_mode)
+    ranges = activation_ranges(plans, seen, calibrators.activation, calibrators.vectors)
+    entries = attention_entries(plans, seen, calibrators.activation, options.scale_mode)
+    weights = _weight_source(prepared, plans, options, weight_cache, progress)
+    model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=options.scale_mode)
+    place_matmuls(model, entries)
+    total = sum(has_weight(layer) for layer in plans)
+    progress("quantizing weights", total, total)
+    solve(prepared.model, model, prepared.batches, options.method, resume=options.resume, progress=progress)
+    corrections = Corrections(
+        bias=options.bias_correction,
+        folded=tuple(layer for layer, _ in prepared.folded.folded) if options.batchnorm_reestimation else None,
+    )
+    correct(prepared.model, model, prepared.batches, corrections, progress=progress)
+    attach_record(model, _record(prepared, plans, options, method_text(options.method) + corrections.text))
+    return model
+
+
+def _weight_source(
+    prepared: PreparedModel,
+    plans: Sequence[LayerPlan],
+    options: Options,
+    cache: WeightCache | None,
+    progress: Progress,
+) -> WeightSource:
+    """The first weights of every layer, before a method goes on from them; kept in ``cache`` where there is one."""
+    weighed = layers_to_weigh(plans, options.method)
     require_moments(weighed, prepared.observations)
-    done, total = 0, sum(_has_weight(layer) for layer in plans)
+    total, done = sum(has_weight(layer) for layer in plans), 0
 
     def weights(name: str, weight: Tensor, spec: LayerSpec) -> QuantizedWeight:
         nonlocal done
         progress("quantizing weights", done, total)
         done += 1
-        key = (name, str(spec.weight), scale_mode, chosen.weight, method_text(method))
-        if weight_cache is not None and key in weight_cache:
-            return weight_cache[key]
+        key = (
+            name,
+            str(spec.weight),
+            options.scale_mode,
+            options.calibrators.weight,
+            method_text(options.method),
+        )
+        if cache is not None and key in cache:
+            return cache[key]
         moments = prepared.observations.second_moments.get(name) if name in weighed else None
-        mode, search = first_scale_mode(method, scale_mode), searching(method, weight, moments)
-        quantized = _quantize_weight(name, weight, spec, mode, chosen.weight, search)
-        if weight_cache is not None:
-            weight_cache[key] = quantized
+        mode = first_scale_mode(options.method, options.scale_mode)
+        search = searching(options.method, weight, moments)
+        quantized = _quantize_weight(name, weight, spec, mode, options.calibrators.weight, search)
+        if cache is not None:
+            cache[key] = quantized
         return quantized
 
-    model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=scale_mode)
-    place_matmuls(model, entries)
-    progress("quantizing weights", total, total)
-    solve(prepared.model, model, prepared.batches, method, resume=resume, progress=progress)
-    corrections = Corrections(
-        bias=bias_correction,
-        folded=tuple(layer for layer, _ in prepared.folded.folded) if batchnorm_reestimation else None,
+    return weights
+
+
+def _record(prepared: PreparedModel, plans: Sequence[LayerPlan], options: Options, method: str) -> QuantizationRecord:
+    return QuantizationRecord(
+        layers=(*(layer.report for layer in plans), *unsupported_layers(prepared.model)),
+        folded=prepared.folded.folded,
+        unfolded=prepared.folded.unfolded,
+        scale_mode=options.scale_mode,
+        activation_calibrator=options.calibrators.activation,
+        weight_calibrator=options.calibrators.weight,
+        calibration_samples=prepared.observations.samples,
+        method=method,
+        permuted=prepared.permuted,
     )
-    correct(prepared.model, model, prepared.batches, corrections, progress=progress)
-    attach_record(
-        model,
-        QuantizationRecord(
-            layers=(*(layer.report for layer in plans), *unsupported_layers(prepared.model)),
-            folded=prepared.folded.folded,
-            unfolded=prepared.folded.unfolded,
-            scale_mode=scale_mode,
-            activation_calibrator=chosen.activation,
-            weight_calibrator=chosen.weight,
-            calibration_samples=prepared.observations.samples,
-            method=method_text(method) + corrections.text,
-            permuted=prepared.permuted,
-        ),
-    )
-    return model
-
-
-def plan(
-    model: nn.Module, observations: Observations, recipe: Recipe, scale_mode: ScaleMode = "requantize"
-) -> tuple[LayerPlan, ...]:
-    """What each layer of ``model`` gets, in the model's order.
-
-    Raises:
-        SpecError, RecipeError: the recipe cannot be applied to the model.
-        CalibrationError: a layer that needs statistics was not observed.
-    """
-    matches = match_layers(model, recipe, matmuls=tuple(attention_modules(model)))
-    matches = apply_first_last(matches, observations.order, recipe.first_last)
-    return with_signs(plan_layers(matches, recipe.fallback, scale_mode), observations.statistics)
 
 
 def _quantize_weight(
@@ -376,50 +268,3 @@ def _quantize_weight(
     if isinstance(fmt, IntegerFormat) and not fmt.has_vectors and calibrator != "max":
         coarse_range = weight_range(weight.flatten(1), fmt, calibrator)
     return quantize_weight(weight, fmt, name=name, scale_mode=scale_mode, coarse_range=coarse_range, search=search)
-
-
-def _has_weight(plan: LayerPlan) -> bool:
-    return plan.spec is not None and plan.match.kind != "matmul"
-
-
-def _require_float(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, (QuantLayer, IntegerLayer)):
-            raise RecipeError(
-                f"model must be a float model, but its layer {name!r} is quantized already ({module.spec}); quantize "
-                "the float model anew"
-            )
-
-
-def _require_finite(layers: Mapping[str, nn.Module]) -> None:
-    """Found only after calibration, a weight of NaN would be blamed on the input of the next layer."""
-    tensors = {
-        f"{part} of layer {name!r}": tensor
-        for name, module in layers.items()
-        for part, tensor in (("weight", float_weight(module)), ("bias", float_bias(module)))
-    }
-    for what, tensor in tensors.items():
-        if tensor is not None and not bool(torch.isfinite(tensor).all()):
-            kind = "NaN" if bool(torch.isnan(tensor).any()) else "Inf"
-            raise NonFiniteError(f"{what}: a tensor must be finite to be quantized, but it holds {kind}")
-
-
-def _require_some_layer(plans: Sequence[LayerPlan], recipe: Recipe) -> None:
-    """A request to quantize that leaves the whole model as it is has failed, and must not look as if it had not."""
-    if any(plan.spec is not None for plan in plans) or all(rule.skip for rule in recipe.rules):
-        return
-    reasons = [f"{plan.match.name or 'the model'}: {plan.note}" for plan in plans if plan.match.rule_index is not None]
-    raise RecipeError(f"at least one layer must be quantized, not none; {'; '.join(reasons[:3])}")
-
-
-def _require_no_calibration(needed: Mapping[str, LayerSpec], first_last: FirstLast) -> None:
-    for name, spec in needed.items():
-        raise CalibrationError(
-            f"calibration must be given: layer {name!r} with {spec} needs its input observed; pass "
-            "calibration=batches, or use a spec with -tensor or -token and no 'u'"
-        )
-    if first_last != "same":
-        raise CalibrationError(
-            f"calibration must be given: first_last: {first_last} needs to see which layer runs first and which last; "
-            "pass calibration=batches, or use first_last: same"
-        )

@@ -22,7 +22,7 @@ from vsquant.transform.plan import LayerPlan
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
 from vsquant.transform.replace import make_layer
 from vsquant.workflows.batches import call, repeatable
-from vsquant.workflows.ptq import PreparedModel, plan, prepare
+from vsquant.workflows.prepare import PreparedModel, plan, prepare
 from vsquant.workflows.ranges import activation_ranges
 
 Logits: TypeAlias = Callable[[Any, Any], Tensor]

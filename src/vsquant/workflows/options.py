@@ -1,0 +1,96 @@
+"""How layers get their integers: the options of quantization after training, apart from model and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from vsquant.calibrate import VectorMethod
+from vsquant.calibrate.calibrators import create_calibrator
+from vsquant.errors import CalibrationError
+from vsquant.optimize import Method, Rounding, settle
+from vsquant.spec.layer import ScaleMode
+from vsquant.workflows.solve import reads_data
+
+WeightMethod: TypeAlias = Literal["max", "mse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrators:
+    """How coarse ranges are chosen where an operand has no vector scales; with them, ranges are the maximum.
+
+    ``activation`` names a calibrator for static activation scales, ``weight`` says how output channels are clipped.
+    ``vectors`` is for layers that do have vector scales under a static coarse one: "mse" takes the range of least
+    squared error on sampled rows of the layer's input, in place of the maximum (attention products keep that).
+
+    Raises:
+        CalibrationError: there is no such calibrator or method.
+    """
+
+    activation: str = "max"
+    weight: WeightMethod = "max"
+    vectors: VectorMethod = "max"
+
+    def __post_init__(self) -> None:
+        create_calibrator(self.activation)
+        if self.vectors not in get_args(VectorMethod):
+            raise CalibrationError(f"vectors must be one of {', '.join(get_args(VectorMethod))}, not {self.vectors!r}")
+        if self.weight not in get_args(WeightMethod):
+            raise CalibrationError(f"weight must be one of {', '.join(get_args(WeightMethod))}, not {self.weight!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the layers of a model get their integers; each is described at `vsquant.quantize`.
+
+    ``method`` and ``scale_mode`` are those in force (`vsquant.optimize.settle`).
+    """
+
+    scale_mode: ScaleMode = "requantize"
+    method: Method = field(default_factory=Rounding)
+    calibrators: Calibrators = field(default_factory=Calibrators)
+    bias_correction: bool = False
+    batchnorm_reestimation: bool = False
+    resume: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        scale_mode: ScaleMode,
+        method: Method | None,
+        calibrators: Calibrators | None,
+        bias_correction: bool,
+        batchnorm_reestimation: bool,
+        resume: Path | None,
+    ) -> Options:
+        """What a caller gave, settled.
+
+        Raises:
+            SpecError: ``method`` and ``scale_mode`` contradict each other.
+            CalibrationError: ``calibrators`` are none.
+        """
+        if calibrators is not None and not isinstance(calibrators, Calibrators):
+            raise CalibrationError(
+                f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
+            )
+        method, scale_mode = settle(method, scale_mode)
+        return cls(
+            scale_mode=scale_mode,
+            method=method,
+            calibrators=calibrators or Calibrators(),
+            bias_correction=bias_correction,
+            batchnorm_reestimation=batchnorm_reestimation,
+            resume=resume,
+        )
+
+    @property
+    def corrected(self) -> bool:
+        """Whether outputs are compared on calibration data once weights are settled."""
+        return self.bias_correction or self.batchnorm_reestimation
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether calibration data runs through the quantized layers too."""
+        return self.corrected or reads_data(self.method)
