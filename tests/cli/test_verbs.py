@@ -57,7 +57,7 @@ def test_a_table_of_several_methods(vsquant_program, tmp_path: Path) -> None:
     )
     ended = vsquant_program(*words.split(), "--calibration-samples", 32, "--markdown", tmp_path / "t.md", "--json")
     table = json.loads(ended.out)
-    feedback = "gptq:order=none,damping=0.1"
+    feedback = "gptq:damping=0.1,order=none"
     assert table["columns"][1:] == [":search", f":{feedback}", "nvfp4-4over6", "per-channel", f"per-channel:{feedback}"]
     assert {cell["method"] for cell in table["cells"]} == {"rtn", "search", feedback}
     assert "| W/A/Sw/Sa | paper | search | gptq:" in (tmp_path / "t.md").read_text()
