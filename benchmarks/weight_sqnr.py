@@ -42,7 +42,7 @@ MOST_JOINT_BITS: Final = 6
 MOST_OPTION_BITS: Final = 8
 SEED: Final = 0
 NETWORKS: Final = {
-    "squad-minilm": ("MiniLM-L12-H384 fine-tuned on SQuAD, one output channel in 32", 32),
+    "squad-minilm": ("MiniLM-L6-H384 fine-tuned on SQuAD, one output channel in 32", 32),
     "imagenet-efficientnet-lite0": ("EfficientNet-Lite0 without its depthwise layers, one output channel in 8", 8),
     "cifar10": ("ResNet-20", 1),
 }
