@@ -171,6 +171,18 @@ def test_several_methods_stand_side_by_side_and_share_cells_with_tables_of_one(t
     assert feedback.candidates == rounded.candidates and feedback.method == "gptq"
 
 
+def test_cells_that_the_store_lacks_may_be_left_out(tmp_path: Path) -> None:
+    task = TINY["TinyTask"]()
+    with ResultsStore(tmp_path / "store.sqlite") as store:
+        part = run_table(task, request(columns=("4/6",)), store)
+        before = task.evaluations
+        table = run_table(task, request(), store, stored_only=True)
+    assert task.evaluations == before and table.columns == COLUMNS
+    assert {key: cell.to_dict() for key, cell in table.cells.items()} == {
+        key: cell.to_dict() for key, cell in part.cells.items()
+    }
+
+
 def test_rows_may_name_their_scales(tmp_path: Path) -> None:
     rows = ("3/4U/4/6", "8/8/6/8")
     columns = with_methods(("", "fp32", "per-channel"), ("paper", "search"), row=rows[0])

@@ -38,10 +38,18 @@ WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
 CRITERION: Final = "KL divergence from the float network's outputs"
 
 
-def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progress: Progress = silent) -> Table:
+def run_table(
+    task: Task,
+    request: TableRequest,
+    store: ResultsStore,
+    *,
+    stored_only: bool = False,
+    progress: Progress = silent,
+) -> Table:
     """Compute the missing cells of a table, store each as it is done, and return the whole table.
 
-    A cell whose format the network cannot be run in (a scale beyond fp16) is left out, and the table says why.
+    A cell whose format the network cannot be run in (a scale beyond fp16) is left out, and the table says why. Under
+    ``stored_only`` no cell is computed, and those that the store lacks are left out.
 
     Raises:
         SpecError: a row or column is malformed (before any work), or no spec for a layer of the network.
@@ -51,6 +59,8 @@ def run_table(task: Task, request: TableRequest, store: ResultsStore, *, progres
     method, scale_mode = settle(request.method, request.scale_mode)
     task.prepare(progress)
     runner = TableRunner(task, request, store, progress)
+    if stored_only:
+        cells = [cell for cell in cells if runner.holds(cell)]
     runner.check(cells)
     baseline = runner.baseline()
     by_weight_format = sorted(cells, key=lambda cell: (str(cell.spec.weight), str(cell.spec)))
@@ -105,6 +115,10 @@ class TableRunner:
         for cell in missing:
             recipe = Recipe.from_spec(cell.spec, self._request.first_last)
             plan(self._float_model().model, self._float_model().observations, recipe, cell.scale_mode)
+
+    def holds(self, cell: CellRequest) -> bool:
+        """Whether the store has the cell."""
+        return self._stored(self._cell_inputs(cell)) is not None
 
     def baseline(self) -> CellRecord:
         """The float network's record."""

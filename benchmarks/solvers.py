@@ -1,0 +1,178 @@
+"""Solvers side by side at the same bits on real data; ``VSQUANT_DATA`` names its folder. Resumes where it stopped.
+
+Usage: python benchmarks/solvers.py [--measured-at COMMIT] [--stored] [--columns COLUMN …] [cifar10|squad-minilm …]
+
+Missing cells are measured and kept in the results store. With ``--stored`` nothing is measured: the files are written
+of the cells in the store, and the others stay empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from provenance import provenance
+from tables import RESULTS, compact, write
+
+from vsquant.cli.progress import progress_bars
+from vsquant.optimize import ErrorFeedback
+from vsquant.progress import Progress
+from vsquant.report import difference_text, to_json, to_markdown, write_png
+from vsquant.results import Difference, ResultsStore, Table
+from vsquant.tasks.base import Task
+from vsquant.tasks.registry import create_task
+from vsquant.workflows.table import run_table
+from vsquant.workflows.table_request import TableRequest
+
+COLUMNS: Final = (
+    *(":paper", ":rtn", ":search", ":gptq", ":reconstruct", "fp32:gptq"),
+    *("per-channel", "per-channel:gptq", "nvfp4", "nvfp4-4over6"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is measured of one task.
+
+    ``table`` holds the solvers side by side. ``scales`` is one row of the solver gptq at many scale bits, the last
+    column in floating point; ``draws`` is how many disjoint sets of calibration samples that row's first column has.
+    """
+
+    table: TableRequest
+    scales: TableRequest | None = None
+    draws: int = 1
+
+
+STUDIES: Final = {
+    "cifar10": Study(
+        table=TableRequest(rows=("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8"), columns=COLUMNS),
+        scales=TableRequest(
+            rows=("4/4U",), columns=("4/4", "4/6", "6/4", "6/6", "3/4", "3/6", "fp32"), method=ErrorFeedback()
+        ),
+        draws=3,
+    ),
+    "squad-minilm": Study(
+        table=TableRequest(rows=("4/8/4/8", "3/8/6/8", "4/4/4/4", "4/8/6/8"), columns=COLUMNS, limit=500)
+    ),
+    "imagenet-efficientnet-lite0": Study(
+        table=TableRequest(rows=("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8"), columns=COLUMNS)
+    ),
+}
+
+
+def main() -> None:
+    """Measure the studies named on the command line, or all, and write their files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", help=", ".join(STUDIES))
+    parser.add_argument("--measured-at", help="the commit that computed the stored cells, if it is not this one")
+    parser.add_argument("--stored", action="store_true", help="measure nothing; write what the store holds")
+    parser.add_argument("--rows", nargs="*", help="measure these rows only, and write nothing")
+    parser.add_argument("--columns", nargs="*", help="measure these columns only, and write nothing")
+    arguments = parser.parse_args()
+    for name in arguments.studies or STUDIES:
+        task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
+        with (
+            ResultsStore() as store,
+            progress_bars("cells that were measured are kept, the same command continues there") as progress,
+        ):
+            bench = Bench(task=task, store=store, stored_only=arguments.stored, progress=progress)
+            if arguments.rows or arguments.columns:
+                request = STUDIES[name].table
+                rows, columns = arguments.rows or request.rows, arguments.columns or request.columns
+                bench.table(replace(request, rows=tuple(rows), columns=tuple(columns)))
+                continue
+            write_study(name, STUDIES[name], bench, arguments.measured_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where tables are measured, or only read."""
+
+    task: Task
+    store: ResultsStore
+    stored_only: bool
+    progress: Progress
+
+    def table(self, request: TableRequest) -> Table:
+        """One table, column by column in the order they are named."""
+        for column in () if self.stored_only else request.columns:
+            run_table(self.task, replace(request, columns=(column,)), self.store, progress=self.progress)
+        return run_table(self.task, request, self.store, progress=self.progress, stored_only=self.stored_only)
+
+
+def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) -> None:
+    """Measure a study and write its files: the table, and what there is of scales and draws."""
+    origin = provenance(measured_at)
+    table = bench.table(study.table)
+    tables = {"table": to_json(table)}
+    write(f"solvers-{name}.md", to_markdown(table).rstrip())
+    write(f"solvers-{name}-goals.md", goals(table))
+    write_png(table, RESULTS / f"solvers-{name}.png")
+    if study.scales is not None:
+        scales = bench.table(study.scales)
+        tables["scales"] = to_json(scales)
+        write(f"solvers-{name}-scales.md", by_scales(scales))
+        draws = [
+            bench.table(replace(study.scales, columns=study.scales.columns[:1], calibration_draw=draw))
+            for draw in range(study.draws)
+        ]
+        tables |= {f"draw {draw}": to_json(drawn) for draw, drawn in enumerate(draws)}
+        write(f"solvers-{name}-draws.md", by_draws(draws))
+    measured = {what: compact(plain) for what, plain in tables.items()}
+    write(f"solvers-{name}.json", json.dumps({"provenance": origin, **measured}, indent=1))
+
+
+def goals(table: Table) -> str:
+    """Markdown: for each row what paper mode and the best method lose, and which share of that is left.
+
+    The best method is the one of smallest loss on these samples, so that its figure flatters it a little.
+    """
+    lines = ["| W/A/Sw/Sa | paper loses | the best method loses | left |", "| --- | ---: | ---: | ---: |"]
+    for row in table.rows:
+        drops = {column: table.drops[row, column] for column in table.columns if (row, column) in table.drops}
+        paper = drops.get(":paper")
+        solved = {column: drop for column, drop in drops.items() if column in (":search", ":gptq", ":reconstruct")}
+        if paper is None or not solved:
+            continue
+        best = max(solved, key=lambda column: solved[column].value)
+        share = "–" if paper.value >= 0 else f"{max(0.0, solved[best].value / paper.value):.0%}"
+        lost = difference_text(solved[best], table.unit)
+        lines.append(f"| {row} | {difference_text(paper, table.unit)} | {lost} ({best[1:]}) | {share} |")
+    return "\n".join(lines)
+
+
+def by_scales(table: Table) -> str:
+    """Markdown of one row: each column's drop from float, and its paired difference from the last column."""
+    [row], last = table.rows, table.columns[-1]
+    present = [column for column in table.columns if (row, column) in table.cells]
+    reference = table.cells.get((row, last))
+    lines = [f"| S | drop from float | minus S={last} |", "| --- | ---: | ---: |"]
+    for column in present:
+        beside = "–"
+        if reference is not None and column != last:
+            beside = difference_text(table.cells[row, column].scores.difference(reference.scores), table.unit)
+        lines.append(f"| {column} | {difference_text(table.drops[row, column], table.unit)} | {beside} |")
+    return "\n".join(lines)
+
+
+def by_draws(tables: Sequence[Table]) -> str:
+    """Markdown: the drop with each set of calibration samples, and how far they lie apart."""
+    drops: list[Difference] = [drop for table in tables for drop in table.drops.values()]
+    if not drops:
+        return "not measured"
+    values = [drop.value for drop in drops]
+    cells = " | ".join(difference_text(drop, tables[0].unit) for drop in drops)
+    heads = " | ".join(f"set {number}" for number in range(1, len(drops) + 1))
+    return (
+        f"| {heads} | mean | spread, largest minus smallest |\n|{' ---: |' * (len(drops) + 2)}\n"
+        f"| {cells} | {sum(values) / len(values):+.2f} | {max(values) - min(values):.2f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
