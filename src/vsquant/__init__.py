@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vsquant.transform.recipe import Recipe, Rule
     from vsquant.workflows.allocate import Allocation, allocate
     from vsquant.workflows.options import Calibrators
+    from vsquant.workflows.profile import profile_integer
     from vsquant.workflows.ptq import quantize
     from vsquant.workflows.record import quantization_record, quantized_layers
     from vsquant.workflows.sensitivity import sensitivity
@@ -37,6 +38,7 @@ _HOMES: Final = {
     "ScaleSearch": "vsquant.optimize",
     "chain_report": "vsquant.transform.integer",
     "load": "vsquant.export.checkpoint",
+    "profile_integer": "vsquant.workflows.profile",
     "quantization_record": "vsquant.workflows.record",
     "quantize": "vsquant.workflows.ptq",
     "quantized_layers": "vsquant.workflows.record",
@@ -57,6 +59,7 @@ __all__ = [
     "allocate",
     "chain_report",
     "load",
+    "profile_integer",
     "quantization_record",
     "quantize",
     "quantized_layers",

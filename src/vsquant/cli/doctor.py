@@ -24,6 +24,10 @@ def doctor(
         bool, typer.Option("--sensitivity", help="Which layer hurts: measure what each alone costs in SPEC.")
     ] = False,
     picture: Annotated[Path | None, typer.Option(help="With --sensitivity: also draw it, as .svg or .png.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Why integers are not faster: time every layer on them and in float.")
+    ] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="With --profile: samples that the model is given.")] = 1,
     calibration_samples: CalibrationSamples = 128,
     as_json: JsonFlag = False,
 ) -> None:
@@ -31,18 +35,23 @@ def doctor(
 
     Nothing is trained or evaluated. The exit status is 1 if the model cannot be quantized as asked. Without a model,
     say which kernels run here and why. With --sensitivity, measure a task's network on calibration data instead: each
-    layer alone in SPEC, ranked by what it costs.
+    layer alone in SPEC, ranked by what it costs. With --profile, quantize the network, run it on integers and time each
+    layer beside the float one.
 
     Example: `vsquant doctor squad-minilm w4a8-s4/8 --data DIR`
     """
     if picture is not None and not sensitivity:
         raise typer.BadParameter("a picture is drawn with --sensitivity", param_hint="--picture")
+    if profile and sensitivity:
+        raise typer.BadParameter("one of --profile and --sensitivity at a time", param_hint="--profile")
     if name is None:
         _surroundings(as_json)
     elif spec is None:
         raise typer.BadParameter("a MODEL needs a SPEC, such as w4a8-s4/8", param_hint="SPEC")
     elif sensitivity:
         _sensitivity(name, spec, data, model, calibration_samples, picture, as_json)
+    elif profile:
+        _profile(name, spec, data, model, calibration_samples, batch, as_json)
     else:
         _diagnosis(name, spec, data, model, as_json)
 
@@ -97,6 +106,24 @@ def _sensitivity(
     console.print(render_sensitivity(found, str(candidate)))
     if picture is not None:
         console.print(f"wrote {picture}", soft_wrap=True)
+
+
+def _profile(
+    name: str, spec: str, data: Path | None, model: str | None, samples: int, batch: int, as_json: bool
+) -> None:
+    from vsquant.report.profile import profile_to_json, render_profile
+    from vsquant.tasks.registry import create_task
+    from vsquant.workflows.checked import checked_recipe
+    from vsquant.workflows.profile import profile_task
+
+    recipe = checked_recipe(spec)
+    with progress_bars("nothing was kept") as progress:
+        task = create_task(name, data=data, model=model)
+        found = profile_task(task, recipe, calibration_samples=samples, batch=batch, progress=progress)
+    if as_json:
+        print_json(profile_to_json(found))
+    else:
+        Console().print(render_profile(found))
 
 
 def _diagnosis(name: str, spec: str, data: Path | None, model: str | None, as_json: bool) -> None:

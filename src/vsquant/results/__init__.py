@@ -4,6 +4,7 @@ from vsquant.results.columns import Column
 from vsquant.results.inspection import Diagnosis, Finding, FindingLevel, Inspection, LayerInspection
 from vsquant.results.integers import CodeFlips, IntegerComparison
 from vsquant.results.layers import LayerReport
+from vsquant.results.profile import IntegerProfile, LayerProfile
 from vsquant.results.published import PUBLISHED, PUBLISHED_TRAINING, PublishedTable, PublishedTraining
 from vsquant.results.records import Candidate, CellKind, CellRecord, Provenance
 from vsquant.results.scores import Aggregate, Difference, Scores
@@ -29,7 +30,9 @@ __all__ = [
     "Inspection",
     "InstructionSetState",
     "IntegerComparison",
+    "IntegerProfile",
     "LayerInspection",
+    "LayerProfile",
     "LayerReport",
     "Provenance",
     "PublishedTable",
