@@ -42,6 +42,9 @@ def quantize(
     vector_calibrator: Annotated[
         str, typer.Option(help="Range of activations with vector scales under a static coarse one: max or mse.")
     ] = "max",
+    activation_candidates: Annotated[
+        int, typer.Option(help="Vector scales tried for each vector of activations at run time: 1 or 3.")
+    ] = 1,
     bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Give outputs their float mean.")] = False,
     batchnorm_reestimation: Annotated[
         bool, typer.Option("--batchnorm-reestimation", help="And, behind folded batch norms, their float variance.")
@@ -78,7 +81,7 @@ def quantize(
     check_outputs(output, None if request is None else request.path)
     recipe = checked_recipe(spec)
     solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
-    calibrators = checked_calibrators(calibrator, weight_calibrator, vector_calibrator)
+    calibrators = checked_calibrators(calibrator, weight_calibrator, vector_calibrator, activation_candidates)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
     lost = "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"

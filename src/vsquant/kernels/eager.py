@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vsquant.kernels.float_formats import float_values
 from vsquant.kernels.numerics import BLOCK_ELEMENTS, largest, pad_tail, require_finite, to_fp16
+from vsquant.kernels.vector_errors import best_of_three
 from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
 
 
@@ -97,10 +98,12 @@ def _scales(vectors: Tensor, coarse_range: Tensor | None, fmt: IntegerFormat, sh
     gamma = step_max / top
     gamma = to_fp16(gamma, round_up=True) if fmt.coarse_fp16 else gamma
     sigma = step.div(_safe(gamma)).round_().clamp_(fmt.scale_min, fmt.scale_top)
-    if scale_mode == "requantize":
+    if scale_mode != "paper":
         sigma = torch.where(occupied & (gamma > 0), sigma.clamp(min=1), sigma)
+    if scale_mode == "best-of-three":
+        sigma = best_of_three(vectors, sigma, gamma, fmt)
     multiplier = sigma * gamma
-    divisor = multiplier if scale_mode == "requantize" else torch.where(gamma > 0, step, 0.0)
+    divisor = multiplier if scale_mode != "paper" else torch.where(gamma > 0, step, 0.0)
     return _Scales(_safe(divisor), multiplier, sigma.to(torch.int16), gamma.squeeze(-1))
 
 

@@ -58,7 +58,8 @@ def settle(weight: PackedWeight, spec: LayerSpec, operation: str, *, scale_mode:
     Raises:
         BackendError: as `vsquant.kernels.registry.choose`.
     """
-    called, *texts = prepare(weight, spec, operation)
+    backend = choose_for(weight, spec, operation, scale_mode=scale_mode).backend
+    called, *texts = _prepared(weight, spec, operation, backend, "default")
     return SettledLayer(called, (weight.shape[0], *texts, share_in(spec), scale_mode, spec.product_bits or 0))
 
 
@@ -86,13 +87,15 @@ def prepare(weight: PackedWeight, spec: LayerSpec, operation: str, *, overload: 
     return _prepared(weight, spec, operation, choose_for(weight, spec, operation).backend, overload)
 
 
-def choose_for(weight: PackedWeight, spec: LayerSpec, operation: str) -> Choice:
+def choose_for(
+    weight: PackedWeight, spec: LayerSpec, operation: str, *, scale_mode: ScaleMode = "requantize"
+) -> Choice:
     """The backend that runs ``operation`` with this weight.
 
     Raises:
         BackendError: as `vsquant.kernels.registry.choose`.
     """
-    return choose(operation, weight.format, spec.activation, depthwise=weight.codes.dim() == 2)
+    return choose(operation, weight.format, spec.activation, depthwise=weight.codes.dim() == 2, scale_mode=scale_mode)
 
 
 def share_in(spec: LayerSpec) -> str:
@@ -193,7 +196,7 @@ def matmul(
     """
     left_range, right_range = (None, None) if ranges is None else ranges
     formats = format_text(left_format), format_text(right_format)
-    chosen = backend or choose("matmul", right_format, left_format).backend
+    chosen = backend or choose("matmul", right_format, left_format, scale_mode=scale_mode).backend
     arguments = (left, right, left_range, right_range, *formats, share, scale_mode, product_bits or 0)
     product: Tensor = _call(operator("matmul", chosen, "default" if out is None else "out"), arguments, out)
     return product

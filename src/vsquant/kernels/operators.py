@@ -2,8 +2,8 @@
 
 The schemas are fixed. Behind them stand the eager kernels for every device and, where the native library is loaded,
 its kernels for the CPU; both give the same bits. Formats travel as texts (`format_text`), so that an exported graph
-reads ``fake_quantize(x, A, "4u-s6-v16", "group", "requantize")``. Comparison formats have an operator of their own,
-which is eager everywhere.
+reads ``fake_quantize(x, A, "4u-s6-v16", "group", "requantize")``. Comparison formats and scale mode ``best-of-three``
+have operators of their own, which are eager everywhere.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ _SCHEMAS: Final = {
         f"({_ARGUMENTS}, *, Tensor(a!) out_codes, Tensor(b!) out_vector_scale, Tensor(c!) out_coarse_scale) -> ()"
     ),
     "fake_quantize_comparison": "(Tensor x, str format, str share) -> Tensor",
+    "fake_quantize_best_of_three": "(Tensor x, Tensor? coarse_range, str format, str share) -> Tensor",
+    "quantize_best_of_three": (
+        "(Tensor x, Tensor? coarse_range, str format, str share) -> "
+        "(Tensor codes, Tensor vector_scale, Tensor coarse_scale)"
+    ),
 }
 for _name, _schema in _SCHEMAS.items():
     torch.library.define(f"vsquant::{_name}", _schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -72,7 +77,10 @@ def fake_quantize(
     if isinstance(fmt, FloatFormat):
         y = torch.ops.vsquant.fake_quantize_comparison(x, text, share)
         return y if out is None else out.copy_(y)
-    _check_scale_mode(fmt, scale_mode)
+    scale_mode = _scale_mode_of(fmt, scale_mode)
+    if scale_mode == "best-of-three":
+        y = torch.ops.vsquant.fake_quantize_best_of_three(x, coarse_range, text, share)
+        return y if out is None else out.copy_(y)
     try:
         if out is not None:
             torch.ops.vsquant.fake_quantize.out(x, coarse_range, text, share, scale_mode, out=out)
@@ -98,8 +106,10 @@ def quantize(
     takes this one.
     """
     _check_shapes(x, coarse_range)
-    _check_scale_mode(fmt, scale_mode)
+    scale_mode = _scale_mode_of(fmt, scale_mode)
     x = x.detach() if x.dtype in DTYPES else x.detach().to(torch.float32)
+    if scale_mode == "best-of-three":
+        return _best_of_three(x, coarse_range, fmt, share, out)
     arguments = (x, coarse_range, format_text(fmt), share, scale_mode)
     try:
         if out is not None:
@@ -114,6 +124,17 @@ def quantize(
     return eager.QuantizedTensor(
         codes, vector_scale if fmt.has_vectors else None, coarse_scale if fmt.has_coarse_scale else None
     )
+
+
+def _best_of_three(
+    x: Tensor, coarse_range: Tensor | None, fmt: IntegerFormat, share: Share, out: eager.QuantizedTensor | None
+) -> eager.QuantizedTensor:
+    found = torch.ops.vsquant.quantize_best_of_three(x, coarse_range, format_text(fmt), share)
+    if out is None:
+        return eager.QuantizedTensor(*found)
+    for given, result in zip(_plain(out), found, strict=True):
+        given.copy_(result)
+    return out
 
 
 def _plain(quantized: eager.QuantizedTensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,12 +153,14 @@ def _check_shapes(x: Tensor, coarse_range: Tensor | None) -> None:
         )
 
 
-def _check_scale_mode(fmt: IntegerFormat, scale_mode: ScaleMode) -> None:
+def _scale_mode_of(fmt: IntegerFormat, scale_mode: ScaleMode) -> ScaleMode:
+    """The scale mode that operators are told: without integer vector scales there are no three to choose from."""
     check_scale_mode(fmt, scale_mode)
     if scale_mode == "search":
         raise SpecError(
             "scale_mode must be 'paper' or 'requantize', not 'search', which is for weights; use search_scales"
         )
+    return "requantize" if scale_mode == "best-of-three" and not fmt.two_level else scale_mode
 
 
 def _check_out(out: Tensor, x: Tensor) -> None:
@@ -169,12 +192,18 @@ def _fake_quantize_out(
     out.copy_(eager.fake_quantize(x, coarse_range, _integer_format(format), share, scale_mode))
 
 
-@torch.library.impl("vsquant::quantize", "default")
-def _quantize(
+def _eager_quantize(
     x: Tensor, coarse_range: Tensor | None, format: str, share: str, scale_mode: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     codes, scale, coarse = _plain(eager.quantize(x, coarse_range, _integer_format(format), share, scale_mode))
     return codes, scale, coarse.contiguous()
+
+
+@torch.library.impl("vsquant::quantize", "default")
+def _quantize(
+    x: Tensor, coarse_range: Tensor | None, format: str, share: str, scale_mode: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _eager_quantize(x, coarse_range, format, share, scale_mode)
 
 
 @torch.library.impl("vsquant::quantize.out", "default")
@@ -205,6 +234,18 @@ def _fake_quantize_comparison(x: Tensor, format: str, share: str) -> Tensor:
     if not isinstance(fmt, FloatFormat):
         raise SpecError(f"a comparison format must read like 'mxfp4:e2m1-e8m0-v32', not {format!r}")
     return eager.fake_quantize(x, None, fmt, share, "requantize")
+
+
+@torch.library.impl("vsquant::fake_quantize_best_of_three", "default")
+def _fake_quantize_best_of_three(x: Tensor, coarse_range: Tensor | None, format: str, share: str) -> Tensor:
+    return eager.fake_quantize(x, coarse_range, _integer_format(format), share, "best-of-three")
+
+
+@torch.library.impl("vsquant::quantize_best_of_three", "default")
+def _quantize_best_of_three(
+    x: Tensor, coarse_range: Tensor | None, format: str, share: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _eager_quantize(x, coarse_range, format, share, "best-of-three")
 
 
 @torch.library.register_fake("vsquant::fake_quantize")  # type: ignore[untyped-decorator]  # torch.library is not typed
@@ -255,8 +296,25 @@ def _fake_quantize_comparison_shape(x: Tensor, format: str, share: str) -> Tenso
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+@torch.library.register_fake("vsquant::fake_quantize_best_of_three")  # type: ignore[untyped-decorator]
+def _fake_quantize_best_of_three_shape(x: Tensor, coarse_range: Tensor | None, format: str, share: str) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("vsquant::quantize_best_of_three")  # type: ignore[untyped-decorator]
+def _quantize_best_of_three_shapes(
+    x: Tensor, coarse_range: Tensor | None, format: str, share: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes: tuple[Tensor, Tensor, Tensor] = _quantize_shapes(x, coarse_range, format, share, "best-of-three")
+    return shapes
+
+
 def _straight_through(ctx: object, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
     return grad, None, None, None, None
+
+
+def _straight_through_best_of_three(ctx: object, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    return grad, None, None, None
 
 
 def _straight_through_comparison(ctx: object, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -264,4 +322,5 @@ def _straight_through_comparison(ctx: object, grad: Tensor) -> tuple[Tensor, Non
 
 
 torch.library.register_autograd("vsquant::fake_quantize", _straight_through)
+torch.library.register_autograd("vsquant::fake_quantize_best_of_three", _straight_through_best_of_three)
 torch.library.register_autograd("vsquant::fake_quantize_comparison", _straight_through_comparison)

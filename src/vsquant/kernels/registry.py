@@ -17,6 +17,7 @@ from vsquant.errors import BackendError
 from vsquant.kernels import native
 from vsquant.kernels.schemas import EAGER_NAMESPACE, NAMESPACE
 from vsquant.spec.formats import FloatFormat, TensorFormat
+from vsquant.spec.layer import ScaleMode
 
 Backend: TypeAlias = Literal["eager", "cpu"]
 
@@ -36,14 +37,22 @@ def backends() -> tuple[Backend, ...]:
     return get_args(Backend)
 
 
-def choose(operation: str, weight: TensorFormat, activation: TensorFormat | None, *, depthwise: bool = False) -> Choice:
+def choose(
+    operation: str,
+    weight: TensorFormat,
+    activation: TensorFormat | None,
+    *,
+    depthwise: bool = False,
+    scale_mode: ScaleMode = "requantize",
+) -> Choice:
     """The backend for an operation of `vsquant.kernels.schemas`; a product of two activations is given the right one's
-    format as ``weight``. ``depthwise`` says that the weight has the depthwise layout.
+    format as ``weight``. ``depthwise`` says that the weight has the depthwise layout, ``scale_mode`` how activations
+    that come as floats are quantized.
 
     Raises:
         BackendError: VSQUANT_BACKEND names no backend, or one that cannot run this.
     """
-    problem = _native_problem(operation, weight, activation, depthwise)
+    problem = _scale_mode_problem(operation, scale_mode) or _native_problem(operation, weight, activation, depthwise)
     forced = forced_backend()
     if forced is None:
         if problem is None:
@@ -75,6 +84,15 @@ def operator(operation: str, backend: Backend, overload: str = "default") -> Any
     """The operator of PyTorch behind an operation."""
     namespace = NAMESPACE if backend == "cpu" else EAGER_NAMESPACE
     return getattr(getattr(getattr(torch.ops, namespace), operation), overload)
+
+
+def _scale_mode_problem(operation: str, scale_mode: ScaleMode) -> str | None:
+    quantizes = operation in ("linear", "conv2d", "matmul")
+    return (
+        "the best of three vector scales is chosen by eager code"
+        if quantizes and scale_mode == "best-of-three"
+        else None
+    )
 
 
 def _native_problem(

@@ -16,6 +16,8 @@ from vsquant.errors import ShapeError, SpecError
 from vsquant.kernels import eager
 from vsquant.kernels.format_text import format_text, parse_format
 from vsquant.kernels.numerics import BLOCK_ELEMENTS, pad_tail, require_finite
+from vsquant.kernels.vector_errors import codes as vector_codes
+from vsquant.kernels.vector_errors import squared_error
 from vsquant.spec.formats import IntegerFormat
 
 torch.library.define(
@@ -85,11 +87,10 @@ def _search_scales(
     sigma = torch.empty_like(gamma, dtype=torch.int16)
     error = torch.empty_like(gamma, dtype=torch.float64)
     for block in _blocks(len(vectors), fmt.vector_size):
-        # One element a row: sums over a vector are then sums of rows, in the definition's order.
         elements, weights = vectors[block].t().contiguous(), None if h is None else h[block].t().contiguous()
         best, error[block] = _search(elements, gamma[block], weights, fmt)
         sigma[block] = torch.where(gamma[block] > 0, best, fmt.scale_min)
-        codes[block] = _codes(elements, best * gamma[block], fmt).t()
+        codes[block] = vector_codes(elements, best * gamma[block], fmt).t()
     return codes.view(*shape, fmt.vector_size), sigma.view(shape), error.view(shape)
 
 
@@ -107,22 +108,11 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
 def _search(x: Tensor, gamma: Tensor, h: Tensor | None, fmt: IntegerFormat) -> tuple[Tensor, Tensor]:
     """The smallest best sigma (as float32) and its error of every column of ``x`` (V, vectors)."""
     best, least = torch.ones_like(gamma), torch.full_like(gamma, torch.inf, dtype=torch.float64)
-    exact = x.to(torch.float64)
     for candidate in range(1, fmt.scale_top + 1):
-        step = gamma * candidate
-        terms = exact.sub(_codes(x, step, fmt).mul_(step)).square_()
-        terms = terms if h is None else terms.mul_(h)
-        error = terms[0]
-        for term in terms[1:]:
-            error = error + term
+        error = squared_error(x, gamma * candidate, h, fmt)
         better = error < least
         best, least = torch.where(better, candidate, best), torch.where(better, error, least)
     return best, least
-
-
-def _codes(x: Tensor, step: Tensor, fmt: IntegerFormat) -> Tensor:
-    """Eq. (3) as float32; 0 where the step is 0."""
-    return x.div(torch.where(step > 0, step, torch.inf)).round_().clamp_(fmt.qmin, fmt.qmax)
 
 
 @torch.library.register_fake("vsquant::search_scales")  # type: ignore[untyped-decorator]  # torch.library is not typed

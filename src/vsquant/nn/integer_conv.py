@@ -97,6 +97,9 @@ class IntegerConv2d(IntegerLayer):
         batch = x if x.dim() == self.spatial + 2 else x.unsqueeze(0)
         return self._quantize_map(self._channels_last(self._padded(batch)).to(torch.float32)).codes
 
+    def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
+        return self._quantize_map(x)
+
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.spatial + 2:
             raise ShapeError(

@@ -123,6 +123,10 @@ class IntegerLayer(Float32Module):
     def input_codes(self, x: Any) -> Tensor:
         """The codes that the layer makes of its input, or is given: to be counted and compared."""
 
+    @abstractmethod
+    def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
+        """The quantized input of `_outputs`, float32, as kernels on codes take it."""
+
     @property
     def packed_weight(self) -> kernels.PackedWeight:
         """The weight as kernels read it."""
@@ -166,7 +170,10 @@ class IntegerLayer(Float32Module):
     def choices(self) -> Mapping[str, kernels.Choice]:
         """For every operation of the layer the backend that runs it, and why another does not."""
         return {
-            operation: kernels.choose_for(self.packed_weight, self.spec, operation) for operation in self.operations
+            operation: kernels.choose_for(
+                self.packed_weight, self.spec, operation, scale_mode=activation_scale_mode(self.scale_mode)
+            )
+            for operation in self.operations
         }
 
     def extra_repr(self) -> str:
@@ -197,6 +204,8 @@ class IntegerLayer(Float32Module):
     def _outputs(self, x: Tensor, epilogue: kernels.Epilogue, walk: kernels.Walk | None) -> Tensor:
         """Floats to floats; ``x`` (samples, rows, C) or (N, H, W, C)."""
         assert self._settled is not None
+        if self.scale_mode == "best-of-three" and self.spec.activation is not None:
+            return self._outputs_of_codes(self._quantized_input(x.to(torch.float32)), epilogue, walk)
         held = self._buffers  # attributes of modules are found slowly
         weight = held["packed_codes"], held["packed_vector_scale"], held["packed_sums"], held["packed_coarse_scale"]
         try:

@@ -65,7 +65,7 @@ class IntegerMatmul(Float32Module):
     @property
     def choices(self) -> Mapping[str, kernels.Choice]:
         """The backend that runs the product, and why another does not."""
-        return {"matmul": kernels.choose("matmul", self.format_b, self.format_a)}
+        return {"matmul": kernels.choose("matmul", self.format_b, self.format_a, scale_mode=self.scale_mode)}
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``a`` (N, H, M, K) times ``b`` (N, H, K, L), in the dtype of ``a``."""

@@ -174,6 +174,11 @@ def settle(method: Method | None, scale_mode: ScaleMode) -> tuple[Method, ScaleM
     Raises:
         SpecError: the two contradict each other.
     """
+    if scale_mode == "best-of-three":
+        raise SpecError(
+            "scale_mode must be 'paper', 'requantize' or 'search', not 'best-of-three', which is for activations; "
+            "use calibrators=Calibrators(candidates=3)"
+        )
     if method is None:
         method = ScaleSearch() if scale_mode == "search" else Rounding()
     if isinstance(method, Rounding) and scale_mode == "search":

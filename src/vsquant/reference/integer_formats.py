@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -90,9 +91,11 @@ def quantize_integer(
         weights = split_vectors(checked_importance(importance, x.shape), fmt.vector_size)
         sigma = searched_scales(vectors, coarse, weights, fmt)
         step = element_scale(sigma, coarse)
-    elif scale_mode == "requantize":
+    elif scale_mode != "paper":
         occupied = (vector_maximum(vectors, fmt) > 0) & (coarse[:, None] > 0)
         sigma = np.where(occupied, np.maximum(sigma, 1), sigma)
+        if scale_mode == "best-of-three":
+            sigma = best_of_three(vectors, sigma, coarse, fmt)
         step = element_scale(sigma, coarse)
     codes = np.where(coarse[:, None, None] > 0, element_codes(vectors, step, fmt), 0)
     return Quantized(format=fmt, length=x.shape[1], codes=codes, vector_scale=sigma, coarse_scale=coarse)
@@ -194,16 +197,36 @@ def searched_scales(
     vectors: Vectors, coarse: PerGroup, importance: Float64[np.ndarray, "#rows vectors V"], fmt: IntegerFormat
 ) -> Sigma:
     """Scale mode ``search``: the smallest of argmin over 1..top of sum_i h_i (x_i - x^_i)^2, float64 in index order."""
-    sigma: Sigma = np.ones(vectors.shape[:2], dtype=np.int32)
-    least = np.full(vectors.shape[:2], np.inf)
-    for candidate in range(1, fmt.scale_top + 1):
-        error = _squared_error(vectors, element_scale(np.full_like(sigma, candidate), coarse), importance, fmt)
-        sigma, least = np.where(error < least, candidate, sigma), np.where(error < least, error, least)
+    every = (np.full(vectors.shape[:2], candidate, dtype=np.int32) for candidate in range(1, fmt.scale_top + 1))
+    sigma = _least_error(vectors, every, coarse, importance, fmt)
     return np.where(coarse[:, None] > 0, sigma, fmt.scale_min).astype(np.int32)
 
 
+def best_of_three(vectors: Vectors, sigma: Sigma, coarse: PerGroup, fmt: IntegerFormat) -> Sigma:
+    """Scale mode ``best-of-three``: as ``search`` over sigma-1, sigma and sigma+1 of requantize, within 1..top."""
+    three = (np.clip(sigma + offset, 1, fmt.scale_top) for offset in (-1, 0, 1))
+    best = _least_error(vectors, three, coarse, np.ones((1, 1, vectors.shape[2])), fmt)
+    return np.where((sigma > 0) & (coarse[:, None] > 0), best, sigma).astype(np.int32)
+
+
+def _least_error(
+    vectors: Vectors,
+    candidates: Iterable[Sigma],
+    coarse: PerGroup,
+    importance: Float64[np.ndarray, "#rows #vectors V"],
+    fmt: IntegerFormat,
+) -> Sigma:
+    """The first of the best of ``candidates``, scales for all vectors each."""
+    sigma: Sigma = np.ones(vectors.shape[:2], dtype=np.int32)
+    least = np.full(vectors.shape[:2], np.inf)
+    for candidate in candidates:
+        error = _squared_error(vectors, element_scale(candidate, coarse), importance, fmt)
+        sigma, least = np.where(error < least, candidate, sigma), np.where(error < least, error, least)
+    return sigma
+
+
 def _squared_error(
-    vectors: Vectors, step: PerVector, importance: Float64[np.ndarray, "#rows vectors V"], fmt: IntegerFormat
+    vectors: Vectors, step: PerVector, importance: Float64[np.ndarray, "#rows #vectors V"], fmt: IntegerFormat
 ) -> Float64[np.ndarray, "rows vectors"]:
     error = np.zeros(vectors.shape[:2])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -291,6 +314,6 @@ def check_scale_mode(fmt: IntegerFormat, scale_mode: ScaleMode) -> None:
         SpecError: the mode is unknown here, or is ``paper`` with ``-top``.
     """
     if scale_mode not in get_args(ScaleMode):
-        raise SpecError(f"scale_mode must be 'paper', 'requantize' or 'search', not {scale_mode!r}")
+        raise SpecError(f"scale_mode must be 'paper', 'requantize', 'search' or 'best-of-three', not {scale_mode!r}")
     if scale_mode == "paper" and fmt.scale_top_pow2:
         raise SpecError("scale_mode 'paper' must not be combined with -top (its scales start at 1); use 'requantize'")

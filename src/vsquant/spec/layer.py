@@ -15,8 +15,8 @@ from vsquant.spec.formats import FloatFormat, IntegerFormat, TensorFormat
 GammaMode: TypeAlias = notation.GammaMode
 """Where an activation's coarse scale comes from: calibration, each sample's tensor, or each token."""
 
-ScaleMode: TypeAlias = Literal["paper", "requantize", "search"]
-"""How codes and vector scales are settled between eqs. (3), (5) and (6)."""
+ScaleMode: TypeAlias = Literal["paper", "requantize", "search", "best-of-three"]
+"""How codes and vector scales are settled between eqs. (3), (5) and (6); ``best-of-three`` is for activations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -156,6 +156,8 @@ def _reader_problem(layer: IntegerLinear | IntegerConv2d, reader: IntegerLinear 
     fmt = reader.spec.activation
     if fmt is None:
         return "keeps its activations floating point"
+    if reader.scale_mode == "best-of-three":
+        return "chooses among three vector scales, which no layer does for its outputs"
     if not needs_range(reader.spec):
         return f"finds its activation scales at run time ({reader.spec})"
     if isinstance(reader, IntegerConv2d):

@@ -31,7 +31,9 @@ def checked_recipe(text: str) -> Recipe:
 
 def checked_scale_mode(text: str) -> ScaleMode:
     """A scale mode that can be used; raises `SpecError` for others."""
-    return cast(ScaleMode, _one_of("scale mode", text, get_args(ScaleMode)))
+    return cast(
+        ScaleMode, _one_of("scale mode", text, tuple(mode for mode in get_args(ScaleMode) if mode != "best-of-three"))
+    )
 
 
 def checked_method(text: str | None) -> Method | None:
@@ -68,17 +70,17 @@ def checked_first_last(text: str) -> FirstLast:
     return cast(FirstLast, _one_of("first-last", text, get_args(FirstLast)))
 
 
-def checked_calibrators(activation: str, weight: str, vectors: str = "max") -> Calibrators:
+def checked_calibrators(activation: str, weight: str, vectors: str = "max", candidates: int = 1) -> Calibrators:
     """Calibrators by name.
 
     Raises:
-        CalibrationError: there is no such activation calibrator.
+        CalibrationError: there is no such activation calibrator, or ``candidates`` is neither 1 nor 3.
         SpecError: ``weight`` or ``vectors`` is neither max nor mse.
     """
     create_calibrator(activation)
     method = cast(WeightMethod, _one_of("weight calibrator", weight, ("max", "mse")))
     ranges = cast(VectorMethod, _one_of("vector calibrator", vectors, get_args(VectorMethod)))
-    return Calibrators(activation=activation, weight=method, vectors=ranges)
+    return Calibrators(activation=activation, weight=method, vectors=ranges, candidates=candidates)
 
 
 def _one_of(what: str, text: str, choices: tuple[str, ...]) -> str:

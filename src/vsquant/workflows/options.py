@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from vsquant.calibrate import VectorMethod
 from vsquant.calibrate.calibrators import create_calibrator
-from vsquant.errors import CalibrationError
+from vsquant.errors import CalibrationError, SpecError
 from vsquant.optimize import Method, Rounding, settle
 from vsquant.spec.layer import ScaleMode
 from vsquant.workflows.solve import reads_data
@@ -23,6 +23,8 @@ class Calibrators:
     ``activation`` names a calibrator for static activation scales, ``weight`` says how output channels are clipped.
     ``vectors`` is for layers that do have vector scales under a static coarse one: "mse" takes the range of least
     squared error on sampled rows of the layer's input, in place of the maximum (attention products keep that).
+    ``candidates=3`` is for activations with integer vector scales: at run time each vector takes the one of three
+    neighbouring scales that gives the least squared error, scale mode ``best-of-three``.
 
     Raises:
         CalibrationError: there is no such calibrator or method.
@@ -31,11 +33,14 @@ class Calibrators:
     activation: str = "max"
     weight: WeightMethod = "max"
     vectors: VectorMethod = "max"
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         create_calibrator(self.activation)
         if self.vectors not in get_args(VectorMethod):
             raise CalibrationError(f"vectors must be one of {', '.join(get_args(VectorMethod))}, not {self.vectors!r}")
+        if self.candidates not in (1, 3):
+            raise CalibrationError(f"candidates must be 1 or 3 vector scales, not {self.candidates!r}")
         if self.weight not in get_args(WeightMethod):
             raise CalibrationError(f"weight must be one of {', '.join(get_args(WeightMethod))}, not {self.weight!r}")
 
@@ -68,7 +73,7 @@ class Options:
         """What a caller gave, settled.
 
         Raises:
-            SpecError: ``method`` and ``scale_mode`` contradict each other.
+            SpecError: ``method``, ``scale_mode`` and ``calibrators`` contradict each other.
             CalibrationError: ``calibrators`` are none.
         """
         if calibrators is not None and not isinstance(calibrators, Calibrators):
@@ -76,6 +81,10 @@ class Options:
                 f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
             )
         method, scale_mode = settle(method, scale_mode)
+        if calibrators is not None and calibrators.candidates > 1 and scale_mode == "paper":
+            raise SpecError(
+                "scale_mode must not be 'paper' with candidates=3, which has codes follow scales; use 'requantize'"
+            )
         return cls(
             scale_mode=scale_mode,
             method=method,
@@ -84,6 +93,16 @@ class Options:
             batchnorm_reestimation=batchnorm_reestimation,
             resume=resume,
         )
+
+    @property
+    def layer_scale_mode(self) -> ScaleMode:
+        """The scale mode of the layers, which is that of their activations."""
+        return self.scale_mode if self.calibrators.candidates == 1 else "best-of-three"
+
+    @property
+    def text(self) -> str:
+        """What a record says of the options beside the method; empty where there are none."""
+        return "" if self.calibrators.candidates == 1 else " + best-of-three activations"
 
     @property
     def corrected(self) -> bool:

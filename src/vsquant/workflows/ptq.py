@@ -195,9 +195,9 @@ def _quantized(
     model = copy.deepcopy(prepared.model)
     plans = plan(model, seen, recipe, options.scale_mode)
     ranges = activation_ranges(plans, seen, calibrators.activation, calibrators.vectors)
-    entries = attention_entries(plans, seen, calibrators.activation, options.scale_mode)
+    entries = attention_entries(plans, seen, calibrators.activation, options.layer_scale_mode)
     weights = _weight_source(prepared, plans, options, weight_cache, progress)
-    model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=options.scale_mode)
+    model = replace_layers(model, plans, weights=weights, ranges=ranges, scale_mode=options.layer_scale_mode)
     place_matmuls(model, entries)
     total = sum(has_weight(layer) for layer in plans)
     progress("quantizing weights", total, total)
@@ -207,7 +207,9 @@ def _quantized(
         folded=tuple(layer for layer, _ in prepared.folded.folded) if options.batchnorm_reestimation else None,
     )
     correct(prepared.model, model, prepared.batches, corrections, progress=progress)
-    attach_record(model, _record(prepared, plans, options, method_text(options.method) + corrections.text))
+    attach_record(
+        model, _record(prepared, plans, options, method_text(options.method) + options.text + corrections.text)
+    )
     return model
 
 

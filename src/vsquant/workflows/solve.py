@@ -101,5 +101,9 @@ def _feed_back(
 
 
 def _run_key(float_model: nn.Module, model: nn.Module, batches: Batches, method: Method) -> str:
-    specs = [f"{name} {layer.spec}" for name, layer in model.named_modules() if isinstance(layer, QuantLayer)]
+    specs = [
+        f"{name} {layer.spec}" + (" best-of-three" if layer.scale_mode == "best-of-three" else "")
+        for name, layer in model.named_modules()
+        if isinstance(layer, QuantLayer)
+    ]
     return run_key((float_model, model), batches, [method_text(method), *specs])
