@@ -79,7 +79,8 @@ def test_comparison_formats_take_no_range():
 
 @pytest.mark.parametrize("mode", ["best"])
 def test_unknown_scale_modes_are_refused(mode):
-    with pytest.raises(SpecError, match=f"scale_mode must be 'paper', 'requantize' or 'search', not '{mode}'"):
+    modes = "'paper', 'requantize', 'search' or 'best-of-three'"
+    with pytest.raises(SpecError, match=f"scale_mode must be {modes}, not '{mode}'"):
         reference.quantize(np.ones((3, 4), dtype=F32), S4, scale_mode=mode)
 
 

@@ -97,7 +97,7 @@ def test_token_scales_are_refused_for_convolutions_by_name() -> None:
 def test_scale_modes_are_refused_by_the_name_of_the_layer() -> None:
     with pytest.raises(SpecError, match="layer 'layer' with w4a4-s4/6-v16-top: scale_mode 'paper' must not be"):
         planned(nn.Linear(8, 8), "w4a4-s4/6-top", scale_mode="paper")
-    with pytest.raises(SpecError, match="scale_mode must be 'paper', 'requantize' or 'search', not 'nearest'"):
+    with pytest.raises(SpecError, match="'paper', 'requantize', 'search' or 'best-of-three', not 'nearest'"):
         planned(nn.Linear(8, 8), "w4a4-s4/6", scale_mode="nearest")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import vsquant
 from vsquant import Calibrators, kernels
 from vsquant.errors import CalibrationError, SpecError
-from vsquant.nn import IntegerConv2d, IntegerLinear
+from vsquant.nn import IntegerConv2d, IntegerLinear, IntegerMatmul, QuantMatmul
 from vsquant.spec.layer import LayerSpec
 
 THREE = Calibrators(candidates=3)
@@ -69,6 +69,19 @@ def test_other_dtypes_samples_and_residuals() -> None:
     half = integer.to(torch.bfloat16)
     y = half(torch.randn(2, 3, 40).bfloat16(), residual=torch.ones(2, 3, 24).bfloat16())
     assert y.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("spec", ["w4a4-s4/3-tensor", "w4a4-s4/3-token", "w8a4-s4/3-p5-tensor"])
+def test_products_of_two_activations(spec: str) -> None:
+    product, plain = (
+        QuantMatmul(name="scores", spec=LayerSpec.parse(spec), scale_mode=mode, unsigned_a=False, ranges=None)
+        for mode in ("best-of-three", "requantize")
+    )
+    a, b = torch.randn(2, 3, 5, 32), torch.randn(2, 3, 32, 7)
+    integer = IntegerMatmul.of(product)
+    assert integer.choices["matmul"].backend == "eager"
+    torch.testing.assert_close(integer(a, b), product(a, b), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(product(a, b), plain(a, b))
 
 
 def test_layers_of_a_chain_keep_their_floats() -> None:

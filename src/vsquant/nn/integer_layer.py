@@ -123,9 +123,9 @@ class IntegerLayer(Float32Module):
     def input_codes(self, x: Any) -> Tensor:
         """The codes that the layer makes of its input, or is given: to be counted and compared."""
 
-    @abstractmethod
     def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
         """The quantized input of `_outputs`, float32, as kernels on codes take it."""
+        return self._quantize(x)
 
     @property
     def packed_weight(self) -> kernels.PackedWeight:

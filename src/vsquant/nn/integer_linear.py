@@ -83,9 +83,6 @@ class IntegerLinear(IntegerLayer):
     def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
         return self._quantize(samples_rows(x).to(torch.float32)).codes if isinstance(x, Tensor) else x.codes
 
-    def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
-        return self._quantize(x)
-
     def _residual(self, residual: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
         return None if residual is None else samples_rows(residual.expand(shape)).contiguous()
 
@@ -105,9 +102,6 @@ class IntegerEmbedding(IntegerLayer):
     def input_codes(self, x: Tensor) -> Tensor:
         """Indices are not quantized."""
         return x
-
-    def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
-        raise NotImplementedError("an embedding is given indices")
 
     @property
     def num_embeddings(self) -> int:
