@@ -54,7 +54,7 @@ def thin_resnet50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("options", "methods"),
     [
-        (("--rows", "4/4U", "--scales", "4/6,fp32", "--method", "gptq"), {"gptq"}),
+        (("--rows", "4/4U", "--scales", "4/6,fp32", "--method", "gptq", "--first-last", "8bit"), {"gptq"}),
         (("--rows", "4/16,3/16", "--scales", "4/x", "--method", "gptq"), {"gptq"}),
         (("--rows", "4/4U/4/6", "--methods", "paper,gptq,reconstruct:iterations=2"), {"rtn", "gptq", "reconstruct"}),
     ],
