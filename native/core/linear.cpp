@@ -1,5 +1,6 @@
 #include "core/linear.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -77,10 +78,12 @@ void spread_positions(PackedWeight* weight, std::int64_t panels, std::int64_t po
   auto* spread = scratch.get<std::uint8_t>(panels * positions * wanted * block);
   std::memset(spread, nibbles ? 0x88 : 0, panels * positions * wanted * block);
   const int mask = nibbles ? 15 : 255;
+  // Codes come padded to whole vectors, of which there may be more elements than the weight's blocks hold.
+  const std::int64_t stored = std::min(channels, given * kBlockElements);
   for (std::int64_t p = 0; p < panels * positions; ++p) {
     const std::uint8_t* in = weight->codes + p * given * block;
     std::uint8_t* out = spread + p * wanted * block;
-    for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t c = 0; c < stored; ++c) {
       const CodePlace from = code_place(nibbles, c), to = code_place(nibbles, c / size * elements + c % size);
       for (int channel = 0; channel < kPanelChannels * 4; channel += 4) {
         std::uint8_t& byte = out[to.byte + channel];

@@ -7,6 +7,7 @@ import pytest
 from vsquant.errors import SpecError
 from vsquant.optimize import (
     METHODS,
+    ErrorFeedback,
     Reconstruction,
     Rounding,
     ScaleSearch,
@@ -68,3 +69,25 @@ def test_a_reconstruction_reads_as_it_is_written():
     assert method_text(method) == "reconstruct:start=[rtn],iterations=50,activation_drop=0.5"
     assert parse_method(method_text(method)) == method
     assert method_options(method)["start"] == {"name": "rtn"}
+
+
+def test_a_method_may_be_given_as_its_text():
+    assert settle("gptq:damping=0.1", "requantize")[0] == ErrorFeedback(damping=0.1)
+    assert parse_method("reconstruct:start=search") == Reconstruction(start=ScaleSearch())
+
+
+@pytest.mark.parametrize("given", [3, ErrorFeedback])
+def test_what_is_no_method_is_refused(given):
+    with pytest.raises(SpecError, match=r"method must be such as vsquant\.ErrorFeedback\(\), or its text 'gptq', not "):
+        settle(given, "requantize")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gptq:damping=abc", "gptq:compensation=null", "reconstruct:learning_rate=x", "reconstruct:activation_drop=x",
+     "reconstruct:start=foo"],
+)  # fmt: skip
+def test_options_of_another_type_are_refused_by_name(text):
+    option = text.partition(":")[2].partition("=")[0]
+    with pytest.raises(SpecError, match=rf"^{option} must "):
+        parse_method(text)

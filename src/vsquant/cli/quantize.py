@@ -51,7 +51,10 @@ def quantize(
     ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(help="A folder where method gptq keeps finished layers; the same command goes on from there."),
+        typer.Option(
+            help="A folder where methods gptq and reconstruct keep finished layers and blocks; the same command goes "
+            "on from there."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -76,11 +79,14 @@ def quantize(
     )
     from vsquant.workflows.ptq import quantize as quantize_model
     from vsquant.workflows.record import quantization_record
+    from vsquant.workflows.solve import reads_data
 
     request = checked_request(allocate, candidates, spec, output)
     check_outputs(output, None if request is None else request.path)
     recipe = checked_recipe(spec)
     solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
+    if resume is not None and not reads_data(solver):
+        raise typer.BadParameter(f"method {solver.name} keeps nothing; leave it out", param_hint="--resume")
     calibrators = checked_calibrators(calibrator, weight_calibrator, vector_calibrator, activation_candidates)
     ends = None if first_last is None else checked_first_last(first_last)
     built = create_task(task, data=data, model=None if model in ("-", task) else model)

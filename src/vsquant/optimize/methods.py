@@ -17,6 +17,10 @@ from vsquant.spec.layer import ScaleMode
 Importance: TypeAlias = Literal["none", "second-moment"]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rounding:
     """Round to nearest, eqs. (1)-(5), in the scale mode that is asked for. No data is needed."""
@@ -88,13 +92,13 @@ class ErrorFeedback:
     """Whether the bias of a layer that has one takes up the mean of the error in its output."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.damping < math.inf:
+        if not _is_number(self.damping) or not 0 < self.damping < math.inf:
             raise SpecError(f"damping must be a positive number, not {self.damping!r}; try 0.01")
         for option, value in (("order", self.order), ("scales", self.scales)):
             allowed = ("activation", "none") if option == "order" else ("search", "requantize")
             if value not in allowed:
                 raise SpecError(f"{option} must be one of {', '.join(allowed)}, not {value!r}")
-        if not 0 <= self.compensation <= 1:
+        if not _is_number(self.compensation) or not 0 <= self.compensation <= 1:
             raise SpecError(f"compensation must lie between 0 and 1, not {self.compensation!r}")
         if not isinstance(self.free_bias, bool):
             raise SpecError(f"free_bias must be true or false, not {self.free_bias!r}")
@@ -138,18 +142,21 @@ class Reconstruction:
 
     def __post_init__(self) -> None:
         if not isinstance(self.start, (Rounding, ScaleSearch, ErrorFeedback)):
-            raise SpecError(f"start must be Rounding(), ScaleSearch() or ErrorFeedback(), not {self.start!r}")
+            raise SpecError(
+                f"start must be Rounding(), ScaleSearch() or ErrorFeedback(), not {self.start!r}; in a text rtn, search "
+                "or gptq"
+            )
         for field, least in (("iterations", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, field)
             if type(value) is not int or value < least:
                 raise SpecError(f"{field} must be an integer of at least {least}, not {value!r}")
         for field, most in (("activation_drop", 1.0), ("warmup", 1.0), ("regularisation", math.inf)):
-            if not 0 <= getattr(self, field) <= most:
+            if not _is_number(getattr(self, field)) or not 0 <= getattr(self, field) <= most:
                 raise SpecError(
                     f"{field} must be {f'0 to {most:g}' if most < math.inf else 'at least 0'}, "
                     f"not {getattr(self, field)!r}"
                 )
-        if not 0 < self.learning_rate < math.inf:
+        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < math.inf:
             raise SpecError(f"learning_rate must be above 0, not {self.learning_rate!r}")
 
     def changes(self, fmt: TensorFormat) -> bool:
@@ -166,14 +173,18 @@ METHODS: Final[Mapping[str, type[Method]]] = {method.name: method for method in 
 """Every method by its name."""
 
 
-def settle(method: Method | None, scale_mode: ScaleMode) -> tuple[Method, ScaleMode]:
-    """The method in force, and the scale mode of the layers that it makes.
+def settle(method: Method | str | None, scale_mode: ScaleMode) -> tuple[Method, ScaleMode]:
+    """The method in force, given as one or as its text, and the scale mode of the layers that it makes.
 
     Without a method, scale mode ``search`` means `ScaleSearch` and the others `Rounding`.
 
     Raises:
-        SpecError: the two contradict each other.
+        SpecError: there is no such method, or the two contradict each other.
     """
+    if isinstance(method, str):
+        method = parse_method(method)
+    if method is not None and not isinstance(method, _CLASSES):
+        raise SpecError(f"method must be such as vsquant.ErrorFeedback(), or its text 'gptq', not {method!r}")
     if scale_mode == "best-of-three":
         raise SpecError(
             "scale_mode must be 'paper', 'requantize' or 'search', not 'best-of-three', which is for activations; "
@@ -238,6 +249,8 @@ def _split(text: str) -> list[str]:
 def _value(text: str) -> Any:
     if text.startswith("[") and text.endswith("]"):
         return parse_method(text[1:-1])
+    if text in METHODS:
+        return parse_method(text)
     try:
         return json.loads(text)
     except json.JSONDecodeError:

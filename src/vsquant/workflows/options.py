@@ -64,11 +64,11 @@ class Options:
         cls,
         *,
         scale_mode: ScaleMode,
-        method: Method | None,
+        method: Method | str | None,
         calibrators: Calibrators | None,
         bias_correction: bool,
         batchnorm_reestimation: bool,
-        resume: Path | None,
+        resume: str | Path | None,
     ) -> Options:
         """What a caller gave, settled.
 
@@ -91,7 +91,7 @@ class Options:
             calibrators=calibrators or Calibrators(),
             bias_correction=bias_correction,
             batchnorm_reestimation=batchnorm_reestimation,
-            resume=resume,
+            resume=None if resume is None else Path(resume),
         )
 
     @property

@@ -42,7 +42,7 @@ class Option:
 
 def sensitivity(
     model: nn.Module,
-    candidates: Sequence[LayerSpec | str],
+    candidates: LayerSpec | str | Sequence[LayerSpec | str],
     *,
     calibration: Iterable[Any],
     logits: Logits | None = None,
@@ -89,13 +89,15 @@ def sensitivity(
     )
 
 
-def as_specs(candidates: Sequence[LayerSpec | str]) -> tuple[LayerSpec, ...]:
+def as_specs(candidates: LayerSpec | str | Sequence[LayerSpec | str]) -> tuple[LayerSpec, ...]:
     """Candidates as specs, each once.
 
     Raises:
         CalibrationError: there are none.
         SpecError: one is no spec.
     """
+    if isinstance(candidates, (LayerSpec, str)):
+        candidates = [candidates]
     specs = [LayerSpec.parse(text) if isinstance(text, str) else text for text in candidates]
     if not specs:
         raise CalibrationError("candidates must hold at least one spec, not none")
