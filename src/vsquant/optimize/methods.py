@@ -143,8 +143,8 @@ class Reconstruction:
     def __post_init__(self) -> None:
         if not isinstance(self.start, (Rounding, ScaleSearch, ErrorFeedback)):
             raise SpecError(
-                f"start must be Rounding(), ScaleSearch() or ErrorFeedback(), not {self.start!r}; in a text rtn, search "
-                "or gptq"
+                f"start must be Rounding(), ScaleSearch() or ErrorFeedback(), not {self.start!r}; in a text "
+                "rtn, search or gptq"
             )
         for field, least in (("iterations", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, field)
