@@ -46,10 +46,10 @@ ARM_TOOLS = (("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"), ("qemu-aarch64"
 SET_UP = Stage(target="env", budget_minutes=8)
 STAGES = (
     Stage(target="lint", budget_minutes=5),
-    Stage(target="test", budget_minutes=12),
+    Stage(target="test", budget_minutes=10),
     Stage(target="native", budget_minutes=4, tools=(("qemu-x86_64", "qemu-user"),)),
-    Stage(target="isas", budget_minutes=12),
-    Stage(target="sanitize", budget_minutes=16),
+    Stage(target="isas", budget_minutes=10),
+    Stage(target="sanitize", budget_minutes=12),
     Stage(target="neon", budget_minutes=6, tools=ARM_TOOLS),
     Stage(target="docs", budget_minutes=3),
     Stage(target="data", budget_minutes=12, needs="VSQUANT_DATA"),
