@@ -167,3 +167,10 @@ def test_evaluate_on_integers(vsquant_program, tiny_checkpoint: Path) -> None:
     plain = json.loads(vsquant_program("evaluate", tiny_checkpoint, "--task", "tiny", "--integer", "--json").out)
     assert plain["samples"] == 40 and plain["integer"]["codes"] > 0
     assert {"layer", "codes", "flipped"} == set(plain["integer"]["flips"][0])
+
+
+def test_a_folder_for_finished_layers_is_refused_where_none_are_kept(vsquant_program, tmp_path: Path) -> None:
+    arguments = ("quantize", "-", "w4a8-s4/6", "--task", "tiny", "-o", tmp_path / "q.safetensors")
+    ended = vsquant_program(*arguments, "--resume", tmp_path / "kept")
+    assert ended.status == 2 and "method rtn keeps nothing" in " ".join(ended.err.split())
+    assert not (tmp_path / "q.safetensors").exists()
