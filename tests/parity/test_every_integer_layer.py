@@ -11,9 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsquant
 from vsquant import Recipe, Rule, kernels, reference
+from vsquant.kernels import native
 from vsquant.nn import (
     IntegerConv2d,
     IntegerEmbedding,
@@ -182,30 +184,37 @@ def tensors_of(output: object) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GELU too is then PyTorch's own on both sides."""
-    monkeypatch.setenv("VSQUANT_BACKEND", "eager")
+class DefinedGelu(TorchDispatchMode):
+    """The GELU of eq. (11) where a model calls PyTorch's."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.gelu.default and (kwargs or {}).get("approximate", "none") == "none":
+            return kernels.apply_function(args[0], "gelu")
+        return func(*args, **(kwargs or {}))
 
 
 def assert_chaining_keeps_the_bits(simulated: nn.Module, batch: Tensor | dict[str, Tensor]) -> int:
-    """And how many layers give codes."""
+    """But for the GELU that chained layers take in, which is eq. (11)'s. And how many layers give codes."""
     plain, chained = vsquant.to_integer(simulated, chain=False), vsquant.to_integer(simulated)
     with torch.inference_mode():
-        outputs = zip(tensors_of(run(chained, batch)), tensors_of(run(plain, batch)), strict=True)
-        assert all(torch.equal(ours, theirs) for ours, theirs in outputs)
+        ours = tensors_of(run(chained, batch))
+        with DefinedGelu():
+            theirs = tensors_of(run(plain, batch))
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
     return len(vsquant.chain_report(chained).chained)
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("backend", kernels.backends())
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "resnet", "grouped"])
-def test_chaining_keeps_the_bits_of_small_models(small_model, name: str) -> None:
+def test_chaining_keeps_the_bits_of_small_models(
+    small_model, monkeypatch: pytest.MonkeyPatch, name: str, backend: str
+) -> None:
+    monkeypatch.setenv("VSQUANT_BACKEND", backend)
     model, batch = small_model(name)
     chained = assert_chaining_keeps_the_bits(vsquant.quantize(model, "w4a8-s4/8", calibration=[batch]), batch)
     assert chained >= {"bert": 1, "grouped": 1}.get(name, 0)
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("name", "expected"), [("cifar10", 18), ("squad-minilm", 6), ("imagenet-efficientnet-lite0", 30)]
 )
@@ -218,6 +227,20 @@ def test_chaining_keeps_the_bits_of_trained_networks(
     pairs = task.batchnorm_pairs(model)
     simulated = vsquant.quantize(model, "w4a8-s4/8", calibration=[batch], batchnorm_pairs=pairs)
     assert assert_chaining_keeps_the_bits(simulated, batch) >= expected
+
+
+@pytest.mark.skipif(not native.status().supported, reason="the native library was not built")
+def test_both_backends_give_a_chained_transformer_the_same_bits(small_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = small_model("bert")
+    simulated = vsquant.quantize(model, "w4a8-s4/8", calibration=[batch])
+    outputs = []
+    for backend in ("eager", "cpu"):
+        monkeypatch.setenv("VSQUANT_BACKEND", backend)
+        integer = vsquant.to_integer(simulated)
+        assert any("gelu fused; codes" in line for line in str(vsquant.chain_report(integer)).splitlines())
+        with torch.inference_mode():
+            outputs.append(tensors_of(run(integer, batch)))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*outputs, strict=True))
 
 
 def reference_heads(

@@ -188,16 +188,6 @@ def test_codes_of_the_next_layer(text: str, target: str, scale_mode: str) -> Non
                     assert theirs_part is None if part is None else torch.equal(part, theirs_part)
 
 
-def test_gelu_is_within_the_bound_of_its_erf() -> None:
-    # erf is within 5e-7, and y/2 * erf rounds a few times more: |y| * (2.5e-7 + 3 * 2^-24).
-    spec = LayerSpec.parse("w4a8-s4/x-token")
-    x, weight = normal(1, 64, 96), packed(80, 96, spec.weight)
-    plain = kernels.layer_outputs(x, weight, spec, backend="cpu")
-    ours = kernels.layer_outputs(x, weight, spec, epilogue=Epilogue(function="gelu"), backend="cpu")
-    exact = torch.nn.functional.gelu(plain.double())
-    assert bool(((ours.double() - exact).abs() <= plain.double().abs() * (2.5e-7 + 3 * 2.0**-24)).all())
-
-
 @pytest.mark.parametrize("text", ["w4a8-s4/x-token", "w8a8-s10/10-tensor", "w4a4-s4/4", "w8a8-tensor"])
 def test_threads_give_the_same_bits(text: str) -> None:
     spec = LayerSpec.parse(text)

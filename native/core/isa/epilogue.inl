@@ -36,7 +36,7 @@ inline Floats rounded(const float* sums, const std::int32_t*) { return load<Floa
 inline Floats at_least(Floats x, float low) { return x < low ? splat(low) : x; }
 inline Floats at_most(Floats x, float high) { return x > high ? splat(high) : x; }
 
-// erf as a quotient of polynomials on [-4, 4], where float32 reaches +-1: within 5e-7 of it everywhere (tested).
+// Eq. (11)'s erf, a quotient of polynomials; its operations and their order are the definition (vsquant.reference.erf).
 inline Floats erf_quotient(Floats x) {
   const Floats bounded = at_most(at_least(x, -4.0f), 4.0f), square = bounded * bounded;
   Floats top = splat(-2.72614225801306e-10f);

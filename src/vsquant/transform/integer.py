@@ -35,8 +35,8 @@ def to_integer(model: nn.Module, *, chain: bool = True) -> nn.Module:
     Args:
         model: what `vsquant.quantize` or `vsquant.load` returned; it is left as it was.
         chain: whether layers give each other codes where tracing the model shows that nothing but a residual and a
-            function comes between, and takes these in; outputs stay the same to the last bit, but for the erf of a
-            GELU, which is native code's own where that runs. See `chain_report`.
+            function comes between, and takes these in; outputs stay the same to the last bit, but for a GELU, which
+            is then that of eq. (11) and not PyTorch's. See `chain_report`.
 
     Returns:
         A model in evaluation mode that is called as ``model`` is; layers that several names share stay shared.
