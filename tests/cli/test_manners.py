@@ -26,7 +26,7 @@ def test_help_shows_an_example_that_is_understood(verb: str, vsquant_program) ->
 
 def test_help_names_every_verb(vsquant_program) -> None:
     ended = vsquant_program("--help")
-    assert ended.status == 0 and all(verb in ended.out for verb in VERBS)
+    assert ended.status == 0 and all(verb in ended.out for verb in (*VERBS, "hw"))
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -48,6 +48,7 @@ def test_the_version(vsquant_program) -> None:
         (), ("frob",), ("table",), ("table", "tiny", "--frob"), ("table", "tiny", "--limit", 0),
         ("table", "tiny", "--limit", "x"), ("quantize", "-", "w8a8", "--task", "tiny"), ("evaluate", "x"),
         ("table", "tiny", "--calibration-samples", 0), ("inspect",), ("doctor", "tiny"),
+        ("hw",), ("hw", "frob"),
     ],
 )  # fmt: skip
 def test_bad_usage_ends_with_2(arguments: tuple[object, ...], vsquant_program) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import vsquant
-from vsquant.cli import bench, doctor, evaluate, inspect, quantize, table
+from vsquant.cli import bench, doctor, evaluate, hardware, inspect, quantize, table
 from vsquant.errors import VsquantError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.add_typer(hardware.app, name="hw")
 
 
 def _version(show: bool) -> None:

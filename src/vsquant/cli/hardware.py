@@ -1,0 +1,17 @@
+"""``vsquant hw``: the hardware that runs a spec; one file per verb beside this one."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="hw",
+    help="The hardware that runs a spec: RTL, synthesis, and what it costs.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def _verbs() -> None:
+    pass
