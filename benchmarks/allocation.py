@@ -28,7 +28,7 @@ from vsquant.transform.recipe import Recipe
 from vsquant.workflows.allocate import allocate_measured, weight_candidates
 from vsquant.workflows.budget import Budget
 from vsquant.workflows.ptq import PreparedModel, as_recipe, prepare, quantize_prepared
-from vsquant.workflows.sensitivity import DRAWS, measure
+from vsquant.workflows.sensitivity import Measuring, measure
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 UNIFORM: Final = ("w3a8-s4/8", "w4a8-s4/8")
@@ -65,10 +65,8 @@ def compared(task: Task, setting: Setting) -> dict[str, Any]:
     model = task.load_model()
     batches = task.calibration_batches(setting.samples)
     prepared = prepare(model, batches, batchnorm_pairs=task.batchnorm_pairs(model))
-    found = measure(
-        prepared, weight_candidates(UNIFORM[-1]), batches, logits=task.logits, scale_mode="requantize",
-        first_last="same", draws=DRAWS, seed=0, name=task.name,
-    )  # fmt: skip
+    how = Measuring(logits=task.logits, name=task.name)
+    found = measure(prepared, weight_candidates(UNIFORM[-1]), batches, how)
     baseline = task.evaluate(model, limit=setting.limit)
     uniform: dict[float, Scores] = {}
     rows: list[dict[str, Any]] = []

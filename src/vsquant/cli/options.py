@@ -32,4 +32,14 @@ MethodText: TypeAlias = Annotated[
         "block by block). Options follow a colon: METHOD:OPTION=VALUE,OPTION=VALUE.",
     ),
 ]
+VectorCalibrator: TypeAlias = Annotated[
+    str, typer.Option(help="Range of activations with vector scales under a static coarse one: max or mse.")
+]
+ActivationCandidates: TypeAlias = Annotated[
+    int, typer.Option(help="Vector scales tried for each vector of activations at run time: 1 or 3.")
+]
+BiasCorrection: TypeAlias = Annotated[bool, typer.Option("--bias-correction", help="Give outputs their float mean.")]
+BatchNormReestimation: TypeAlias = Annotated[
+    bool, typer.Option("--batchnorm-reestimation", help="And, behind folded batch norms, their float variance.")
+]
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from vsquant.cli.allocation import checked_request
-from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, MethodText, ScaleModeName
+from vsquant.cli.options import (
+    ActivationCandidates,
+    BatchNormReestimation,
+    BiasCorrection,
+    CalibrationSamples,
+    Data,
+    JsonFlag,
+    MethodText,
+    ScaleModeName,
+    VectorCalibrator,
+)
 from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from vsquant.optimize import Method
+    from vsquant.workflows.task_quantization import QuantizationRequest, QuantizedTask
 
 
 def quantize(
@@ -31,24 +45,17 @@ def quantize(
         bool, typer.Option("--permute", help="First reorder channels, where that is free, for more even vectors.")
     ] = False,
     allocate: Annotated[
-        str | None,
-        typer.Option(help="A budget such as '4.25 bits' or '3 MB': choose each layer's spec within it."),
+        str | None, typer.Option(help="A budget such as '4.25 bits' or '3 MB': choose each layer's spec within it.")
     ] = None,
     candidates: Annotated[
         str | None,
         typer.Option(help="With --allocate: specs to choose from, by commas; else SPEC with 2 to 8 weight bits."),
     ] = None,
     calibration_samples: CalibrationSamples = 128,
-    vector_calibrator: Annotated[
-        str, typer.Option(help="Range of activations with vector scales under a static coarse one: max or mse.")
-    ] = "max",
-    activation_candidates: Annotated[
-        int, typer.Option(help="Vector scales tried for each vector of activations at run time: 1 or 3.")
-    ] = 1,
-    bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Give outputs their float mean.")] = False,
-    batchnorm_reestimation: Annotated[
-        bool, typer.Option("--batchnorm-reestimation", help="And, behind folded batch norms, their float variance.")
-    ] = False,
+    vector_calibrator: VectorCalibrator = "max",
+    activation_candidates: ActivationCandidates = 1,
+    bias_correction: BiasCorrection = False,
+    batchnorm_reestimation: BatchNormReestimation = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -66,69 +73,78 @@ def quantize(
     """
     from vsquant.export import save
     from vsquant.optimize import settle
-    from vsquant.report import layers_to_json, render_layers
-    from vsquant.report.permutation import permuted_to_json, render_permuted
-    from vsquant.report.sensitivity import allocation_to_json, render_allocation
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import (
-        checked_calibrators,
-        checked_first_last,
-        checked_method,
-        checked_recipe,
-        checked_scale_mode,
+    from vsquant.workflows import checked
+    from vsquant.workflows.task_quantization import QuantizationRequest, quantize_task
+
+    allocation = checked_request(allocate, candidates, spec, output)
+    check_outputs(output, None if allocation is None else allocation.path)
+    recipe = checked.checked_recipe(spec)
+    solver, mode = settle(checked.checked_method(method), checked.checked_scale_mode(scale_mode))
+    request = QuantizationRequest(
+        recipe=recipe,
+        scale_mode=mode,
+        method=solver,
+        calibrators=checked.checked_calibrators(
+            calibrator, weight_calibrator, vector_calibrator, activation_candidates
+        ),
+        first_last=None if first_last is None else checked.checked_first_last(first_last),
+        permute=permute,
+        bias_correction=bias_correction,
+        batchnorm_reestimation=batchnorm_reestimation,
+        resume=_checked_resume(resume, solver),
+        calibration_samples=calibration_samples,
+        allocation=allocation,
     )
-    from vsquant.workflows.ptq import quantize as quantize_model
-    from vsquant.workflows.record import quantization_record
+    built = create_task(task, data=data, model=None if model in ("-", task) else model)
+    with progress_bars(_kept(resume)) as progress:
+        quantized = quantize_task(built, request, progress=progress)
+    save(quantized.model, output, architecture=quantized.architecture)
+    if as_json:
+        print_json({"path": str(output)} | _plain(quantized, request))
+    else:
+        _print(quantized, request, output)
+
+
+def _checked_resume(resume: Path | None, method: Method) -> Path | None:
     from vsquant.workflows.solve import reads_data
 
-    request = checked_request(allocate, candidates, spec, output)
-    check_outputs(output, None if request is None else request.path)
-    recipe = checked_recipe(spec)
-    solver, mode = settle(checked_method(method), checked_scale_mode(scale_mode))
-    if resume is not None and not reads_data(solver):
-        raise typer.BadParameter(f"method {solver.name} keeps nothing; leave it out", param_hint="--resume")
-    calibrators = checked_calibrators(calibrator, weight_calibrator, vector_calibrator, activation_candidates)
-    ends = None if first_last is None else checked_first_last(first_last)
-    built = create_task(task, data=data, model=None if model in ("-", task) else model)
-    lost = "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"
-    with progress_bars(lost) as progress:
-        built.prepare(progress)
-        network = built.load_model()
-        allocation = (
-            None
-            if request is None
-            else request.run(
-                built, network, samples=calibration_samples, scale_mode=mode, first_last=ends, progress=progress
-            )
-        )
-        recipe = recipe if allocation is None else allocation.recipe
-        quantized = quantize_model(
-            network,
-            recipe,
-            calibration=built.calibration_batches(calibration_samples),
-            scale_mode=mode,
-            method=solver,
-            calibrators=calibrators,
-            first_last=ends,
-            batchnorm_pairs=built.batchnorm_pairs(network),
-            bias_correction=bias_correction,
-            batchnorm_reestimation=batchnorm_reestimation,
-            resume=resume,
-            permute=permute,
-            progress=progress,
-        )
-    save(quantized, output, architecture=built.architecture())
-    record = quantization_record(quantized)
-    layers = record.layers
-    if as_json:
-        allocated = {} if allocation is None else {"allocation": allocation_to_json(allocation.record)}
-        reordered = {"permuted": permuted_to_json(record.permuted)} if permute else {}
-        print_json({"path": str(output), "layers": layers_to_json(layers)} | allocated | reordered)
-        return
+    if resume is not None and not reads_data(method):
+        raise typer.BadParameter(f"method {method.name} keeps nothing; leave it out", param_hint="--resume")
+    return resume
+
+
+def _kept(resume: Path | None) -> str:
+    return "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"
+
+
+def _plain(quantized: QuantizedTask, request: QuantizationRequest) -> dict[str, object]:
+    """What was done, as plain values."""
+    from vsquant.report import layers_to_json
+    from vsquant.report.permutation import permuted_to_json
+    from vsquant.report.sensitivity import allocation_to_json
+    from vsquant.workflows.record import quantization_record
+
+    record, allocation = quantization_record(quantized.model), quantized.allocation
+    plain: dict[str, object] = {"layers": layers_to_json(record.layers)}
+    if allocation is not None:
+        plain["allocation"] = allocation_to_json(allocation.record)
+    if request.permute:
+        plain["permuted"] = permuted_to_json(record.permuted)
+    return plain
+
+
+def _print(quantized: QuantizedTask, request: QuantizationRequest, output: Path) -> None:
+    from vsquant.report import render_layers
+    from vsquant.report.permutation import render_permuted
+    from vsquant.report.sensitivity import render_allocation
+    from vsquant.workflows.record import quantization_record
+
     console = Console()
-    console.print(render_layers(layers) if allocation is None else render_allocation(allocation.record))
-    if permute:
+    record, allocation = quantization_record(quantized.model), quantized.allocation
+    console.print(render_layers(record.layers) if allocation is None else render_allocation(allocation.record))
+    if request.permute:
         console.print(render_permuted(record.permuted))
-    if request is not None:
-        console.print(f"wrote {request.path}", soft_wrap=True)
+    if request.allocation is not None:
+        console.print(f"wrote {request.allocation.path}", soft_wrap=True)
     console.print(f"wrote {output}", soft_wrap=True)

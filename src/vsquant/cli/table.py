@@ -67,35 +67,24 @@ def table(
     """
     from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
-    from vsquant.workflows.checked import (
-        checked_first_last,
-        checked_gamma,
-        checked_method,
-        checked_methods,
-        checked_scale_mode,
-    )
+    from vsquant.workflows import checked
     from vsquant.workflows.table import run_table
-    from vsquant.workflows.table_request import TableRequest, default_layout, has_own_scales, with_methods
+    from vsquant.workflows.table_request import TableRequest
 
     check_outputs(csv, markdown, html)
     built = create_task(task, data=data, model=model)
-    default_rows, default_columns = default_layout(built)
-    chosen_rows = default_rows if rows is None else _names(rows)
-    columns = default_columns if scales is None else _names(scales.lower())
-    if has_own_scales(chosen_rows):
-        columns = ("", *(() if scales is None else columns))
-    columns = tuple(c for c in columns if c != "per-channel") + (("per-channel",) if per_channel else ())
-    if methods is not None and chosen_rows:
-        columns = with_methods(columns, checked_methods(methods, method), row=chosen_rows[0])
+    layout = checked.checked_layout(
+        built, rows=rows, scales=scales, per_channel=per_channel, methods=methods, method=method
+    )
     request = TableRequest(
-        rows=chosen_rows,
-        columns=columns,
-        scale_mode=checked_scale_mode(scale_mode),
-        method=checked_method(method),
-        gamma=checked_gamma(gamma),
+        rows=layout[0],
+        columns=layout[1],
+        scale_mode=checked.checked_scale_mode(scale_mode),
+        method=checked.checked_method(method),
+        gamma=checked.checked_gamma(gamma),
         vector_size=vector_size,
         product_bits=product_bits,
-        first_last=checked_first_last(first_last),
+        first_last=checked.checked_first_last(first_last),
         limit=limit,
         calibration_samples=calibration_samples,
         calibration_draw=calibration_draw,
@@ -106,10 +95,6 @@ def table(
         _write(measured, csv=csv, markdown=markdown, html=html)
     finally:
         _print(measured, as_json=as_json)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _print(table: Table, *, as_json: bool) -> None:

@@ -28,8 +28,12 @@ from vsquant.results.sensitivity import (
 from vsquant.spec.formats import MAX_ELEMENT_BITS, MIN_ELEMENT_BITS, IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.recipe import FirstLast, Recipe, Rule
+from vsquant.workflows.batches import repeatable
 from vsquant.workflows.budget import Budget, BudgetUnit
-from vsquant.workflows.sensitivity import DRAWS, Logits, sensitivity
+from vsquant.workflows.prepare import prepare
+from vsquant.workflows.sensitivity import DRAWS, Measuring, as_specs
+from vsquant.workflows.sensitivity import measure as measure_sensitivity
+from vsquant.workflows.sensitivity_pass import Logits
 
 Measure: TypeAlias = Literal["divergence", "output"]
 """What is summed over layers: estimated divergence of the network, or relative squared error of layers' outputs."""
@@ -114,19 +118,9 @@ def allocate(
     """
     limit = as_budget(budget, costs)
     specs = weight_candidates(candidates) if isinstance(candidates, (LayerSpec, str)) else candidates
-    found = sensitivity(
-        model,
-        specs,
-        calibration=calibration,
-        logits=logits,
-        scale_mode=scale_mode,
-        first_last=first_last,
-        batchnorm_pairs=batchnorm_pairs,
-        draws=draws,
-        seed=seed,
-        name=name,
-        progress=progress,
-    )
+    how = Measuring(logits=logits, scale_mode=scale_mode, first_last=first_last, draws=draws, seed=seed, name=name)
+    prepared = prepare(model, repeatable(calibration), batchnorm_pairs=batchnorm_pairs, progress=progress)
+    found = measure_sensitivity(prepared, as_specs(specs), calibration, how, progress=progress)
     return allocate_measured(found, limit, costs=costs, same_spec=same_spec, measure=measure, first_last=first_last)
 
 

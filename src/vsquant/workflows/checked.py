@@ -9,10 +9,12 @@ from vsquant.calibrate import VectorMethod
 from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import RecipeError, SpecError
 from vsquant.optimize import Method, method_text, parse_method
+from vsquant.results.table import PER_CHANNEL
 from vsquant.spec import GammaMode, LayerSpec, ScaleMode
+from vsquant.tasks.base import Task
 from vsquant.transform.recipe import FirstLast, Recipe
 from vsquant.workflows.options import Calibrators, WeightMethod
-from vsquant.workflows.table_request import PAPER
+from vsquant.workflows.table_request import PAPER, default_layout, has_own_scales, with_methods
 
 
 def checked_recipe(text: str) -> Recipe:
@@ -60,6 +62,27 @@ def checked_methods(text: str, method: str | None) -> tuple[str, ...]:
     return tuple(name if name == PAPER else method_text(parse_method(name)) for name in names)
 
 
+def checked_layout(
+    task: Task, *, rows: str | None, scales: str | None, per_channel: bool, methods: str | None, method: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rows and columns of a task's table from names between commas; those that suit the task where none are given.
+
+    The per-channel column comes last, and is there or not as ``per_channel`` says, whatever ``scales`` hold.
+
+    Raises:
+        SpecError: a name is malformed, or methods are as `checked_methods` refuses them.
+    """
+    default_rows, default_columns = default_layout(task)
+    chosen = default_rows if rows is None else _names(rows)
+    columns = default_columns if scales is None else _names(scales.lower())
+    if has_own_scales(chosen):
+        columns = ("", *(() if scales is None else columns))
+    columns = tuple(c for c in columns if c != PER_CHANNEL) + ((PER_CHANNEL,) if per_channel else ())
+    if methods is not None and chosen:
+        columns = with_methods(columns, checked_methods(methods, method), row=chosen[0])
+    return chosen, columns
+
+
 def checked_gamma(text: str) -> GammaMode:
     """Where activation coarse scales come from; raises `SpecError` for anything unknown."""
     return cast(GammaMode, _one_of("gamma", text, get_args(GammaMode)))
@@ -81,6 +104,10 @@ def checked_calibrators(activation: str, weight: str, vectors: str = "max", cand
     method = cast(WeightMethod, _one_of("weight calibrator", weight, ("max", "mse")))
     ranges = cast(VectorMethod, _one_of("vector calibrator", vectors, get_args(VectorMethod)))
     return Calibrators(activation=activation, weight=method, vectors=ranges, candidates=candidates)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _one_of(what: str, text: str, choices: tuple[str, ...]) -> str:
