@@ -9,28 +9,22 @@ Usage: python benchmarks/allocation.py [cifar10|squad-minilm …]
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from provenance import provenance
+from files import real_task, write, write_result
 from torch import nn
 
-from vsquant.files import replacing
 from vsquant.report import difference_text
 from vsquant.results import Scores
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
 from vsquant.transform.recipe import Recipe
 from vsquant.workflows.allocate import allocate_measured, weight_candidates
 from vsquant.workflows.budget import Budget
 from vsquant.workflows.ptq import PreparedModel, as_recipe, prepare, quantize_prepared
 from vsquant.workflows.sensitivity import Measuring, measure
 
-RESULTS: Final = Path(__file__).resolve().parent / "results"
 UNIFORM: Final = ("w3a8-s4/8", "w4a8-s4/8")
 BUDGETS: Final = (3.25, 3.5, 3.75, 4.0, 4.25)
 
@@ -54,9 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", help=", ".join(SETTINGS))
     for name in parser.parse_args().tasks or SETTINGS:
-        task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
-        result = compared(task, SETTINGS[name])
-        write(f"allocation-{name}.json", json.dumps({"provenance": provenance(), **result}, indent=1))
+        result = compared(real_task(name), SETTINGS[name])
+        write_result(f"allocation-{name}.json", result)
         write(f"allocation-{name}.md", markdown(result))
 
 
@@ -116,12 +109,6 @@ def markdown(result: Mapping[str, Any]) -> str:
         figures = (f"{cell['weight_bits']:.2f}", f"{cell['value']:.1f}", cell["drop_text"], cell["gain_text"])
         lines.append(f"| {' | '.join((cell['name'], *figures))} |")
     return "\n".join(lines)
-
-
-def write(name: str, text: str) -> None:
-    """A file among the results, whole or not at all."""
-    with replacing(RESULTS / name) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

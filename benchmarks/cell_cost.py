@@ -6,23 +6,17 @@ Usage: VSQUANT_DATA=DIR python benchmarks/cell_cost.py [--repeats N]
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from provenance import provenance
+from files import real_task, write_result
 from torch import nn
 
-from vsquant.files import replacing
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
 from vsquant.workflows.ptq import as_recipe, prepare, quantize_prepared
 
 METHOD = "process CPU time of one evaluation, float and cells interleaved in one run after a warm-up; medians"
-RESULT = Path(__file__).resolve().parent / "results" / "cell-cost.json"
 SAMPLES = {"squad-minilm": 60, "imagenet-efficientnet-lite0": 40, "cifar10": 500}
 SPECS = {
     "squad-minilm": ("w4a8-s4/8", "w4a8-s4/8-tensor", "w4a8-s4/8-token", "w4a8-sfp32/fp32", "w4a8", "nvfp4"),
@@ -36,11 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    data = Path(os.environ["VSQUANT_DATA"])
-    tasks = {name: measure(create_task(name, data=data), repeats) for name in SPECS}
-    result = {"provenance": provenance(), "method": METHOD, "repeats": repeats, "tasks": tasks}
-    with replacing(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    tasks = {name: measure(real_task(name), repeats) for name in SPECS}
+    write_result("cell-cost.json", {"method": METHOD, "repeats": repeats, "tasks": tasks})
 
 
 def measure(task: Task, repeats: int) -> dict[str, object]:

@@ -8,23 +8,17 @@ Usage: python benchmarks/corrections.py
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from provenance import provenance
+from files import real_task, write, write_result
 
-from vsquant.files import replacing
 from vsquant.report import difference_text
 from vsquant.results import Scores
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
 from vsquant.workflows.ptq import Calibrators, as_recipe, prepare, quantize_prepared
 
-RESULTS: Final = Path(__file__).resolve().parent / "results"
 TASK: Final = "cifar10"
 SPEC: Final = "w4a4u-s4/4"
 CALIBRATION_SAMPLES: Final = 128
@@ -41,12 +35,9 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 def main() -> None:
     """Measure and write the files."""
-    task = create_task(TASK, data=Path(os.environ["VSQUANT_DATA"]))
-    result = {"provenance": provenance(), **measured(task)}
-    with replacing(RESULTS / f"corrections-{TASK}.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    with replacing(RESULTS / f"corrections-{TASK}.md") as temporary:
-        temporary.write_text(markdown(result) + "\n", encoding="utf-8")
+    result = measured(real_task(TASK))
+    write_result(f"corrections-{TASK}.json", result)
+    write(f"corrections-{TASK}.md", markdown(result))
 
 
 def measured(task: Task) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Channels reordered before quantizing against channels as they come, at the same spec, on real data.
+"""Channels reordered before quantizing against channels as they come and in orders of chance, on real data.
 
-Both are rounded to nearest (requantize) and evaluated on the same samples; differences carry the paired standard error.
-The order is found on calibration samples only. ``VSQUANT_DATA`` names the folder of real data.
+All are rounded to nearest (requantize) and evaluated on the same samples; differences carry the paired standard error.
+That is over samples: how much another rounding alone may change is what the orders of chance show. The order is found
+on calibration samples only. ``VSQUANT_DATA`` names the folder of real data.
 
 Usage: python benchmarks/permutation.py [cifar10|imagenet-efficientnet-lite0|squad-minilm …]
 """
@@ -9,40 +10,41 @@ Usage: python benchmarks/permutation.py [cifar10|imagenet-efficientnet-lite0|squ
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import copy
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from provenance import provenance
+import torch
+from files import real_task, write, write_result
 
-from vsquant.files import replacing
 from vsquant.report import difference_text
 from vsquant.results import Scores
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
+from vsquant.transform.channels import ChannelGroup, channel_groups
+from vsquant.transform.permute import reorder
+from vsquant.workflows.batches import by_argument
 from vsquant.workflows.ptq import PreparedModel, as_recipe, permute_prepared, prepare, quantize_prepared
-
-RESULTS: Final = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """In which specs a task is quantized, how much of it is calibrated with, and how much evaluated."""
+    """In which specs a task is quantized, how much of it is calibrated with and evaluated, and how many chances."""
 
     specs: tuple[str, ...]
     samples: int
     limit: int | None
+    chances: int
 
 
+IMAGES: Final = ("w4a4u-s4/4", "w4a8-s4/8", "w3a8-s4/8")
+LANGUAGE: Final = ("w4a4-s4/4", "w4a8-s4/8", "w3a8-s4/8")
 SETTINGS: Final[Mapping[str, Setting]] = {
-    "cifar10": Setting(specs=("w4a4u-s4/6", "w3a8-s4/8"), samples=64, limit=None),
-    "imagenet-efficientnet-lite0": Setting(specs=("w4a4u-s4/6", "w3a8-s4/8"), samples=32, limit=400),
-    "squad-minilm": Setting(specs=("w4a4-s4/8", "w3a8-s4/8"), samples=32, limit=300),
+    "cifar10": Setting(specs=IMAGES, samples=64, limit=None, chances=8),
+    "imagenet-efficientnet-lite0": Setting(specs=IMAGES, samples=32, limit=None, chances=5),
+    "squad-minilm": Setting(specs=LANGUAGE, samples=32, limit=800, chances=4),
 }
 
 
@@ -51,29 +53,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", help=", ".join(SETTINGS))
     for name in parser.parse_args().tasks or SETTINGS:
-        task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
-        result = compared(task, SETTINGS[name])
-        write(f"permutation-{name}.json", json.dumps({"provenance": provenance(), **result}, indent=1))
+        result = compared(real_task(name), SETTINGS[name])
+        write_result(f"permutation-{name}.json", result)
         write(f"permutation-{name}.md", markdown(result))
 
 
 def compared(task: Task, setting: Setting) -> dict[str, Any]:
-    """Every spec with channels as they come and reordered."""
+    """Every spec with channels as they come, reordered, and in orders of chance."""
     model = task.load_model()
     batches = task.calibration_batches(setting.samples)
     prepared = prepare(model, batches, batchnorm_pairs=task.batchnorm_pairs(model))
+    chances = shuffled(prepared, batches[0], setting.chances)
     baseline = task.evaluate(model, limit=setting.limit)
     rows = []
     for spec in setting.specs:
         start = time.perf_counter()
         reordered = permute_prepared(prepared, as_recipe(spec), batches)
         seconds = time.perf_counter() - start
-        plain, better = (scored(task, source, spec, setting) for source in (prepared, reordered))
-        rows.append(row(spec, plain, better, baseline, reordered) | {"seconds": seconds})
+        plain, better, *others = (scored(task, one, spec, setting) for one in (prepared, reordered, *chances))
+        measured = row(spec, plain, better, baseline, reordered)
+        rows.append(measured | {"chances": [other.value() for other in others], "search_seconds": seconds})
     return {
         "task": task.name, "metric": task.metric, "float": baseline.value(), "samples": baseline.count,
         "calibration_samples": setting.samples, "caveat": task.caveat, "rows": rows,
     }  # fmt: skip
+
+
+def shuffled(prepared: PreparedModel, batch: Any, count: int) -> list[PreparedModel]:
+    """The network with all channels that are free in orders of chance."""
+    example = by_argument(prepared.model, batch)
+    assert example is not None
+    groups = channel_groups(prepared.model, example)
+    if isinstance(groups, str):
+        raise SystemExit(groups)
+    return [with_orders(prepared, groups, seed) for seed in range(count)]
+
+
+def with_orders(prepared: PreparedModel, groups: Sequence[ChannelGroup], seed: int) -> PreparedModel:
+    """A copy with the channels of every group shuffled within their blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    model = copy.deepcopy(prepared.model)
+    for group in groups:
+        keys = torch.rand(group.blocks, group.size // group.blocks, generator=generator)
+        starts = torch.arange(group.blocks)[:, None] * keys.shape[1]
+        reorder(model, group, (keys.argsort(dim=1) + starts).reshape(-1))
+    return replace(prepared, model=model)
 
 
 def scored(task: Task, prepared: PreparedModel, spec: str, setting: Setting) -> Scores:
@@ -86,7 +110,7 @@ def row(spec: str, plain: Scores, better: Scores, baseline: Scores, reordered: P
     gain = better.difference(plain)
     groups = [asdict(group) for group in reordered.permuted]
     rises = [g["sqnr_after_db"] - g["sqnr_before_db"] for g in groups if g["sqnr_before_db"] and g["sqnr_after_db"]]
-    print(f"{spec:14} {plain.value():.2f} -> {better.value():.2f}  {difference_text(gain, '%')}")
+    print(f"{spec:14} {plain.value():.2f} -> {better.value():.2f}  {difference_text(gain, '%')}", flush=True)
     return {
         "spec": spec, "plain": plain.value(), "permuted": better.value(),
         "plain_drop": difference_text(plain.difference(baseline), "%"),
@@ -101,21 +125,22 @@ def row(spec: str, plain: Scores, better: Scores, baseline: Scores, reordered: P
 def markdown(result: Mapping[str, Any]) -> str:
     """The table for the pages."""
     title = f"{result['task']}, float {result['float']:.1f}"
-    headings = (title, result["metric"], "permuted", "gain", "groups", "predicted, median", "weight SQNR, median")
+    headings = (title, result["metric"], "permuted", "gain", "by chance", "predicted, median", "weight SQNR, median")
     lines = [f"| {' | '.join(headings)} |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for cell in result["rows"]:
+        chances = cell["chances"]
         figures = (
-            f"{cell['plain']:.1f}", f"{cell['permuted']:.1f}", cell["gain_text"], str(len(cell["groups"])),
+            f"{cell['plain']:.1f}", f"{cell['permuted']:.1f}", cell["gain_text"],
+            f"{min(chances):.1f} … {max(chances):.1f}",
             f"{cell['median_predicted_gain_db']:+.2f} dB", f"{cell['median_weight_sqnr_gain_db']:+.2f} dB",
         )  # fmt: skip
         lines.append(f"| {' | '.join((cell['spec'], *figures))} |")
+    first = result["rows"][0]
+    lines += [
+        "",
+        f"by chance: the lowest and the highest of {len(first['chances'])} random orders of the same channels.",
+    ]
     return "\n".join(lines)
-
-
-def write(name: str, text: str) -> None:
-    """A file among the results, whole or not at all."""
-    with replacing(RESULTS / name) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,30 @@ import torch
 
 import vsquant
 
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
+
+
+def _commit() -> str:
+    """The commit checked out, and whether what runs is another: results and pages may differ, code may not."""
+    changed = _git("status", "--porcelain", "--", "src", "native", "benchmarks/*.py", "pyproject.toml")
+    return (_git("rev-parse", "HEAD") or "unknown") + (" with uncommitted changes" if changed else "")
+
+
+_STARTED_AT = _commit()
+"""As the program starts: what is committed while it runs did not measure."""
+
 
 def provenance(measured_at: str | None = None) -> dict[str, object]:
     """What a result file says of the run that made it; ``measured_at`` is the commit that measured, if not this one."""
-    root = Path(__file__).resolve().parent.parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
         "command": "python benchmarks/" + shlex.join(command),
-        "commit": measured_at or commit.stdout.strip() or "unknown",
+        "commit": measured_at or _STARTED_AT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(),
         "threads": torch.get_num_threads(),

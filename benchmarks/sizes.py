@@ -7,24 +7,19 @@ Usage: VSQUANT_DATA=DIR python benchmarks/sizes.py
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provenance import provenance
+from files import real_task, write, write_result
 from safetensors.torch import save_file
 from torch import nn
 
 import vsquant
 from vsquant.export.inspection import inspect
-from vsquant.files import replacing
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TASKS = {
     "squad-minilm": "MiniLM-L6",
     "imagenet-efficientnet-lite0": "EfficientNet-Lite0",
@@ -56,11 +51,9 @@ class Size:
 
 def main() -> None:
     """Write the files of every model, print their sizes and write the result files."""
-    data = Path(os.environ["VSQUANT_DATA"])
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [size for name in TASKS for size in sizes_of(create_task(name, data=data), Path(folder))]
-    result = {"provenance": provenance(), "method": METHOD, "sizes": [asdict(size) for size in sizes]}
-    write("sizes.json", json.dumps(result, indent=1))
+        sizes = [size for name in TASKS for size in sizes_of(real_task(name), Path(folder))]
+    write_result("sizes.json", {"method": METHOD, "sizes": [asdict(size) for size in sizes]})
     write("sizes.md", markdown(sizes))
     print(markdown(sizes))
 
@@ -105,12 +98,6 @@ def markdown(sizes: list[Size]) -> str:
             cells += [f"{size.bits_per_weight:.2f}", f"{size.other_bytes / 1e6:.2f}"]
         lines.append(f"| {' | '.join(cells + [''] * (len(heads) - len(cells)))} |")
     return "\n".join([*lines, "", NOTE])
-
-
-def write(name: str, text: str) -> None:
-    """A result file, whole or not at all."""
-    with replacing(RESULTS / name) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from pathlib import Path
 
 import torch
-from provenance import provenance
+from files import write_result
 from torch import nn
 
 import vsquant
-from vsquant.files import replacing
 from vsquant.results import LayerProfile
 
 METHOD = "vsquant.profile_integer of one square linear layer, float in and out: CPU time, interleaved, medians"
-RESULT = Path(__file__).resolve().parent / "results" / "small-layers.json"
 SPECS = ("w4a8-s4/8", "w4a8-s4/x", "w8a8")
 SIZES = (64, 128, 256, 512, 1024)
 ROWS = (1, 16, 128)
@@ -34,14 +30,7 @@ def main() -> None:
     layers = [measure(spec, size, rows, rounds) for spec, size, rows in cases]
     kept = ("spec", "shape", "rows", "backend", "float_seconds", "integer_seconds")
     plain = [{key: dataclasses.asdict(layer)[key] for key in kept} for layer in layers]
-    result = {
-        "provenance": provenance(),
-        "method": METHOD,
-        "rounds": rounds,
-        "layers": plain,
-    }
-    with replacing(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("small-layers.json", {"method": METHOD, "rounds": rounds, "layers": plain})
 
 
 def measure(spec: str, size: int, rows: int, rounds: int) -> LayerProfile:

@@ -8,34 +8,28 @@ Usage: python benchmarks/weight_sqnr.py
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import torch
-from provenance import provenance
+from files import real_task, write, write_result
 from torch import Tensor
 
 from vsquant.cli.progress import progress_bars
-from vsquant.files import replacing
 from vsquant.kernels import QuantizedTensor, dequantize, quantize
 from vsquant.optimize import SearchOptions, search_weight
 from vsquant.progress import Progress
 from vsquant.spec.formats import IntegerFormat
-from vsquant.tasks.registry import create_task
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.match import find_layers
 from vsquant.transform.recipe import DEFAULT_KINDS
 from vsquant.workflows.ptq import prepare
 
-RESULTS: Final = Path(__file__).resolve().parent / "results"
 BITS: Final = (3, 4, 6, 8)
 SCALE_BITS: Final = (3, 4, 6, 8, 10)
 MOST_JOINT_BITS: Final = 6
@@ -81,12 +75,11 @@ def main() -> None:
     parser.add_argument("--time", type=int, metavar="MILLIONS", help="how long that many million weights take")
     millions = parser.parse_args().time
     if millions:
-        write("weight-search-time.json", json.dumps({"provenance": provenance(), **timed(millions)}, indent=1))
+        write_result("weight-search-time.json", timed(millions))
         return
     with progress_bars("nothing was written") as progress:
         tables = {name: table(layers, name, progress) for name, layers in sources()}
-    plain = {"provenance": provenance(), "synthetic_seed": SEED, "sqnr_db": tables}
-    write("weight-sqnr.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    write_result("weight-sqnr.json", {"synthetic_seed": SEED, "sqnr_db": tables})
     write("weight-sqnr.md", "\n\n".join(markdown(name, rows) for name, rows in tables.items()))
 
 
@@ -108,7 +101,7 @@ def synthetic(rows: int) -> Tensor:
 @torch.no_grad()
 def network_weights(name: str, step: int) -> list[Tensor]:
     """(K, positions, C) of every layer that takes vectors of 16, batch norms folded; one output channel in ``step``."""
-    task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
+    task = real_task(name)
     model = task.load_model()
     prepared = prepare(model, None, batchnorm_pairs=task.batchnorm_pairs(model)).model
     layers = [layer.module for layer in find_layers(prepared) if layer.kind in DEFAULT_KINDS]
@@ -169,12 +162,6 @@ def timed(millions: int) -> dict[str, object]:
         seconds[f"M={scale}"] = round(time.perf_counter() - start, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"weights": x.numel(), "weight_bytes": 4 * x.numel(), "peak_bytes": peak, "seconds": seconds}
-
-
-def write(name: str, text: str) -> None:
-    """A result file, whole or not at all."""
-    with replacing(RESULTS / name) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

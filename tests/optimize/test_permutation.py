@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vsquant.errors import ShapeError
+from vsquant.optimize.channel_swaps import Arrangement
 from vsquant.optimize.permutation import Profile, best_order, order_cost
 
 
@@ -33,6 +34,34 @@ def test_the_cost_is_the_definition(channels: int) -> None:
     profiles = [profile(3, channels, 0), profile(5, channels, 1)]
     order = torch.randperm(channels, generator=torch.Generator().manual_seed(2))
     assert order_cost(profiles, order, 4) == pytest.approx(plain_cost(profiles, order.tolist(), 4), rel=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(12, 4), (11, 4), (5, 3), (6, 1), (7, 2)])
+def test_what_each_swap_costs_is_the_definition(channels: int, size: int) -> None:
+    """Of all swaps with every vector, also after some were made; positions beyond the channels take no part."""
+    found = profile(6, channels, 0)
+    order = torch.randperm(channels, generator=torch.Generator().manual_seed(1))
+    arrangement = Arrangement(found.magnitudes, found.importance, order, size)
+    for vector, (here, there) in enumerate([(0, channels - 1), (size, 0)]):
+        arrangement.watch(vector)
+        for _ in range(2):
+            check_swaps(arrangement, found, order, vector, size)
+            arrangement.swap(here, there)
+            order[[here, there]] = order[[there, here]]
+
+
+def check_swaps(arrangement: Arrangement, found: Profile, order: Tensor, vector: int, size: int) -> None:
+    def vectors(given: Tensor, *which: int) -> float:
+        return sum(plain_cost([found], given[j * size : (j + 1) * size].tolist(), size) for j in which)
+
+    after = arrangement.after()
+    assert arrangement.costs().tolist() == pytest.approx([vectors(order, j) for j in range(len(order.split(size)))])
+    for here, there in itertools.permutations(range(len(order)), 2):
+        if here // size == vector != there // size:
+            swapped = order.clone()
+            swapped[[here, there]] = order[[there, here]]
+            expected = vectors(swapped, vector, there // size)
+            assert float(after[here - vector * size, there]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(8))

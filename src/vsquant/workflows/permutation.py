@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -25,6 +26,8 @@ from vsquant.workflows.batches import as_batches, by_argument, call
 TOLERANCE: Final = 1e-4
 """Largest difference of the float outputs, relative to their largest magnitude, that the order of sums may make."""
 
+_STEP: Final = "permuting channels, pairs of vectors"
+
 
 def permuted(
     model: nn.Module,
@@ -41,7 +44,7 @@ def permuted(
         model: in evaluation mode, batch norms folded or not.
         specs: of the layers that will be quantized.
         calibration: batches that can be passed through again.
-        progress: told how many groups of channels are done.
+        progress: told how many pairs of vectors are done, which is what the search takes time by.
 
     Raises:
         RecipeError: the model cannot be exported, so nothing can be proven.
@@ -61,11 +64,12 @@ def permuted(
     taking = {name: layers[name] for group in groups for name in group.consumers if name in specs}
     statistics = channel_statistics(result, taking, batches, call)
     records = []
-    for done, group in enumerate(groups):
-        progress("permuting channels", done, len(groups))
+    ends = [0, *itertools.accumulate(_pairs(group, specs) for group in groups)]
+    for done, group in zip(ends, groups, strict=False):
+        progress(_STEP, done, ends[-1])
         record = _permute(result, group, specs, statistics)
         records += [] if record is None else [record]
-    progress("permuting channels", len(groups), len(groups))
+    progress(_STEP, ends[-1], ends[-1])
     _check_same(model, result, batches.first)
     return result, tuple(records)
 
@@ -105,6 +109,12 @@ def _vector_size(group: ChannelGroup, specs: Mapping[str, LayerSpec]) -> int | N
     sizes = [specs[name].vector_size for name in group.consumers if name in specs]
     known = [size for size in sizes if size is not None]
     return min(known) if known and min(known) < group.size else None
+
+
+def _pairs(group: ChannelGroup, specs: Mapping[str, LayerSpec]) -> int:
+    """Pairs of vectors between which channels may be swapped."""
+    vectors = -(-group.size // (_vector_size(group, specs) or group.size))
+    return vectors * vectors // 2
 
 
 def _profiles(
