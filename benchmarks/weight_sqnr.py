@@ -2,16 +2,12 @@
 
 SQNR is 10 log10 of the sum of w² over the sum of (w - ŵ)², of each layer; a network has the mean over its layers.
 Usage: python benchmarks/weight_sqnr.py
-       python benchmarks/weight_sqnr.py --time 100   (seconds to search 100 million weights instead)
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import resource
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -21,24 +17,27 @@ from files import real_task, write, write_result
 from torch import Tensor
 
 from vsquant.cli.progress import progress_bars
+from vsquant.errors import ScaleRangeError
 from vsquant.kernels import QuantizedTensor, dequantize, quantize
 from vsquant.optimize import SearchOptions, search_weight
 from vsquant.progress import Progress
-from vsquant.spec.formats import IntegerFormat
+from vsquant.spec.formats import IntegerFormat, VectorScale
 from vsquant.transform.float_layers import float_weight
 from vsquant.transform.match import find_layers
 from vsquant.transform.recipe import DEFAULT_KINDS
 from vsquant.workflows.ptq import prepare
 
 BITS: Final = (3, 4, 6, 8)
-SCALE_BITS: Final = (3, 4, 6, 8, 10)
+SCALE_BITS: Final[tuple[VectorScale, ...]] = (3, 4, 6, 8, 10, "fp32")
 MOST_JOINT_BITS: Final = 6
 MOST_OPTION_BITS: Final = 8
+MOST_BITS: Final = 10
 SEED: Final = 0
 NETWORKS: Final = {
-    "squad-minilm": ("MiniLM-L6-H384 fine-tuned on SQuAD, one output channel in 32", 32),
-    "imagenet-efficientnet-lite0": ("EfficientNet-Lite0 without its depthwise layers, one output channel in 8", 8),
+    "squad-minilm": ("MiniLM-L6-H384 fine-tuned on SQuAD, one output channel in 8", 8),
+    "imagenet-efficientnet-lite0": ("EfficientNet-Lite0 without its depthwise layers, one output channel in 4", 4),
     "cifar10": ("ResNet-20", 1),
+    "cifar10-resnet32": ("ResNet-32", 1),
 }
 """What each task's network is called, and that one output channel in so many is quantized."""
 
@@ -57,6 +56,7 @@ def searched(rows: Tensor, fmt: IntegerFormat, gamma: str) -> QuantizedTensor:
 
 FULL: Final = {"full_range": True}
 TOP: Final = {"scale_top_pow2": True}
+G16: Final = {"coarse_fp16": True}
 COLUMNS: Final[Mapping[str, tuple[Callable[[Tensor, IntegerFormat, str], QuantizedTensor], str, dict[str, bool]]]] = {
     "paper": (rounded, "paper", {}),
     "requantize": (rounded, "requantize", {}),
@@ -65,18 +65,13 @@ COLUMNS: Final[Mapping[str, tuple[Callable[[Tensor, IntegerFormat, str], Quantiz
     "requantize -full": (rounded, "requantize", FULL),
     "search -full": (searched, "", FULL),
     "search -top": (searched, "", TOP),
+    "search -g16": (searched, "", G16),
     "search γ -full -top": (searched, "gamma", FULL | TOP),
 }
 
 
 def main() -> None:
-    """Measure, or time, and write the result files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", type=int, metavar="MILLIONS", help="how long that many million weights take")
-    millions = parser.parse_args().time
-    if millions:
-        write_result("weight-search-time.json", timed(millions))
-        return
+    """Measure and write the result files."""
     with progress_bars("nothing was written") as progress:
         tables = {name: table(layers, name, progress) for name, layers in sources()}
     write_result("weight-sqnr.json", {"synthetic_seed": SEED, "sqnr_db": tables})
@@ -114,7 +109,7 @@ def rows_of(weight: Tensor) -> Tensor:
     return weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight.unsqueeze(1)
 
 
-def table(layers: Layers, name: str, progress: Progress) -> list[dict[str, float | int | None]]:
+def table(layers: Layers, name: str, progress: Progress) -> list[dict[str, float | VectorScale]]:
     """One row for each N and M: the SQNR in dB of every column, None where it is not measured."""
     rows = []
     cells = [(bits, scale) for bits in BITS for scale in SCALE_BITS]
@@ -129,11 +124,21 @@ def table(layers: Layers, name: str, progress: Progress) -> list[dict[str, float
 def cell(layers: Layers, fmt: IntegerFormat, column: str) -> float | None:
     """Mean SQNR over the layers, in dB."""
     method, option, changes = COLUMNS[column]
-    most = MOST_JOINT_BITS if option == "gamma" else MOST_OPTION_BITS if changes else max(SCALE_BITS)
-    if fmt.scale_storage_bits > most:
+    if not measured(fmt.scale, column):
         return None
     chosen = replace(fmt, **changes)
-    return statistics.fmean(sqnr_db(rows, method(rows, chosen, option)) for rows in layers)
+    try:
+        return statistics.fmean(sqnr_db(rows, method(rows, chosen, option)) for rows in layers)
+    except ScaleRangeError:
+        return None
+
+
+def measured(scale: VectorScale, column: str) -> bool:
+    """Whether a column is measured at that many scale bits; what has no meaning or is dear is not."""
+    method, option, changes = COLUMNS[column]
+    if not isinstance(scale, int):
+        return method is rounded and option == "requantize"
+    return scale <= (MOST_JOINT_BITS if option == "gamma" else MOST_OPTION_BITS if changes else MOST_BITS)
 
 
 def sqnr_db(rows: Tensor, quantized: QuantizedTensor) -> float:
@@ -143,25 +148,13 @@ def sqnr_db(rows: Tensor, quantized: QuantizedTensor) -> float:
     return 10 * math.log10(float(exact.square().sum() / noise))
 
 
-def markdown(name: str, rows: Sequence[Mapping[str, float | int | None]]) -> str:
+def markdown(name: str, rows: Sequence[Mapping[str, float | VectorScale]]) -> str:
     """One source's table: SQNR in dB."""
     lines = [f"**{name}**, dB", "", f"| N | M | {' | '.join(COLUMNS)} |", "| ---: |" * 2 + " ---: |" * len(COLUMNS)]
     for row in rows:
         values = ["–" if row[column] is None else f"{row[column]:.2f}" for column in COLUMNS]
         lines.append(f"| {row['N']} | {row['M']} | {' | '.join(values)} |")
     return "\n".join(lines).replace("|| ", "| ")
-
-
-def timed(millions: int) -> dict[str, object]:
-    """Seconds of `search_weight` on so many million weights at N = 4, by M; bytes are the most this process had."""
-    x = torch.randn(millions * 1_000_000 // 1024, 1, 1024, generator=torch.Generator().manual_seed(SEED))
-    seconds = {}
-    for scale in (3, 4, 6):
-        start = time.perf_counter()
-        search_weight(x, IntegerFormat(bits=4, scale=scale))
-        seconds[f"M={scale}"] = round(time.perf_counter() - start, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"weights": x.numel(), "weight_bytes": 4 * x.numel(), "peak_bytes": peak, "seconds": seconds}
 
 
 if __name__ == "__main__":
