@@ -101,7 +101,7 @@ def rows_of(task: Task, prepared: PreparedModel, name: str, baseline: Scores, li
                 standard_error=scores.standard_error(),
                 from_float=asdict(loss),
                 from_exact_product=asdict(cost),
-            )  # fmt: skip
+            )
         )
         print(f"{task.name} {spec:22} {scores.value():.2f}  P: {difference_text(cost, baseline.unit)}", file=sys.stderr)
     return rows

@@ -31,6 +31,10 @@ class PackingError(VsquantError, ValueError):
     """Codes or scales to be packed are not what their format says, or the format has no such layout."""
 
 
+class WidthError(VsquantError, OverflowError):
+    """A value does not fit the width that the hardware has for it."""
+
+
 class CalibrationError(VsquantError, ValueError):
     """Calibration data is missing, empty, or did not reach a layer that needs it."""
 

@@ -1,5 +1,6 @@
 """How the format is built: the datapath bit for bit, its RTL, and what it costs. NumPy, no torch."""
 
 from vsquant.hardware.lane import Lane
+from vsquant.hardware.lane_model import LaneOperand, LaneStep, LaneSums, lane_sums, run_lane
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "LaneOperand", "LaneStep", "LaneSums", "lane_sums", "run_lane"]
