@@ -27,7 +27,7 @@ def _commit() -> str:
     return (_git("rev-parse", "HEAD") or "unknown") + (" with uncommitted changes" if changed else "")
 
 
-_STARTED_AT = _commit()
+SOURCE_COMMIT = _commit()
 """As the program starts: what is committed while it runs did not measure."""
 
 
@@ -36,7 +36,7 @@ def provenance(measured_at: str | None = None) -> dict[str, object]:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
         "command": "python benchmarks/" + shlex.join(command),
-        "commit": measured_at or _STARTED_AT,
+        "commit": measured_at or SOURCE_COMMIT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(),
         "threads": torch.get_num_threads(),

@@ -1,6 +1,6 @@
 """Solvers side by side at the same bits on real data; ``VSQUANT_DATA`` names its folder. Resumes where it stopped.
 
-Usage: python benchmarks/solvers.py [--measured-at COMMIT] [--stored] [--columns COLUMN …] [cifar10|squad-minilm …]
+Usage: python benchmarks/solvers.py [--measured-at COMMIT] [--stored] [--columns COLUMN …] [STUDY …]
 
 Missing cells are measured and kept in the results store. With ``--stored`` nothing is measured: the files are written
 of the cells in the store, and the others stay empty.
@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from provenance import provenance
+from provenance import SOURCE_COMMIT, provenance
 from tables import RESULTS, compact, write
 
 from vsquant.cli.progress import progress_bars
-from vsquant.optimize import ErrorFeedback
+from vsquant.optimize import parse_method
 from vsquant.progress import Progress
 from vsquant.report import difference_text, to_json, to_markdown, write_png
 from vsquant.results import Difference, ResultsStore, Table
@@ -30,42 +30,68 @@ from vsquant.workflows.table import run_table
 from vsquant.workflows.table_request import TableRequest
 
 COLUMNS: Final = (
-    *(":paper", ":rtn", ":search", ":gptq", ":reconstruct", "fp32:gptq"),
+    *(":paper", ":rtn", ":search", ":gptq", ":reconstruct", "fp32", "fp32:gptq", "fp32:reconstruct"),
     *("per-channel", "per-channel:gptq", "nvfp4", "nvfp4-4over6"),
 )
 SOLVERS: Final = (":search", ":gptq", ":reconstruct")
-SHORT: Final = ":reconstruct:start=[search],iterations=60,batch_size=8"
-"""Where the memory and the time for all of it are not there."""
+IMAGE_ROWS: Final = ("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8")
+IMAGE_SCALES: Final = ("4/4", "4/6", "6/4", "6/6", "3/4", "3/6", "fp32")
+LANGUAGE_SCALES: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32")
+SHORT: Final = "reconstruct:iterations=60,batch_size=8"
+"""Where the time for all of it is not there."""
+SAVED_BIT: Final = ("3/8/6/8", "4/8/6/8")
+"""A row, and one of a bit more in every weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """One row by solvers at many scale bits, the last in floating point."""
+
+    row: str
+    columns: tuple[str, ...]
+    methods: tuple[str, ...] = ("gptq", "reconstruct")
+
+    def request(self, method: str) -> TableRequest:
+        """The table of one solver."""
+        return TableRequest(rows=(self.row,), columns=self.columns, method=parse_method(method))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What is measured of one task.
 
-    ``table`` holds the solvers side by side. ``scales`` is one row of the solver gptq at many scale bits, the last
-    column in floating point; ``draws`` is how many disjoint sets of calibration samples that row's first column has.
+    ``table`` holds the solvers side by side. ``drawn`` is the cell that is measured with ``draws`` disjoint sets of
+    calibration samples.
     """
 
     table: TableRequest
-    scales: TableRequest | None = None
-    draws: int = 1
+    scales: Scales | None = None
+    drawn: tuple[str, str] | None = None
+    draws: int = 3
+
+    @property
+    def limit(self) -> int | None:
+        """How many samples every table of the study is evaluated on."""
+        return self.table.limit
 
 
 STUDIES: Final = {
     "cifar10": Study(
-        table=TableRequest(rows=("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8"), columns=COLUMNS),
-        scales=TableRequest(
-            rows=("4/4U",), columns=("4/4", "4/6", "6/4", "6/6", "3/4", "3/6", "fp32"), method=ErrorFeedback()
-        ),
-        draws=3,
+        table=TableRequest(rows=IMAGE_ROWS, columns=COLUMNS),
+        scales=Scales(row="4/4U", columns=IMAGE_SCALES),
+        drawn=("4/4U/4/4", ":gptq"),
+    ),
+    "cifar10-resnet32": Study(
+        table=TableRequest(rows=IMAGE_ROWS, columns=COLUMNS), scales=Scales(row="4/4U", columns=IMAGE_SCALES)
     ),
     "squad-minilm": Study(
-        table=TableRequest(rows=("4/8/4/8", "3/8/6/8", "4/4/4/4", "4/8/6/8"), columns=COLUMNS, limit=500)
+        table=TableRequest(rows=("4/8/4/8", "4/8/6/8", "3/8/4/8", "3/8/6/8", "4/4/4/4"), columns=COLUMNS, limit=500),
+        scales=Scales(row="4/8", columns=LANGUAGE_SCALES),
+        drawn=("3/8/6/8", ":gptq"),
     ),
     "imagenet-efficientnet-lite0": Study(
-        table=TableRequest(
-            rows=("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8"), columns=(":paper", ":rtn", ":search", SHORT)
-        )
+        table=TableRequest(rows=IMAGE_ROWS, columns=(*COLUMNS[:4], f":{SHORT}", *COLUMNS[5:7], *COLUMNS[8:])),
+        drawn=("4/4U/4/4", ":gptq"),
     ),
 }
 
@@ -106,8 +132,18 @@ class Bench:
     def table(self, request: TableRequest) -> Table:
         """One table, column by column in the order they are named."""
         for column in () if self.stored_only else request.columns:
-            run_table(self.task, replace(request, columns=(column,)), self.store, progress=self.progress)
-        return run_table(self.task, request, self.store, progress=self.progress, stored_only=self.stored_only)
+            self._run(replace(request, columns=(column,)))
+        return self._run(request)
+
+    def _run(self, request: TableRequest) -> Table:
+        return run_table(
+            self.task,
+            request,
+            self.store,
+            stored_only=self.stored_only,
+            commit=SOURCE_COMMIT,
+            progress=self.progress,
+        )
 
 
 def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) -> None:
@@ -117,13 +153,19 @@ def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) 
     tables = {"table": to_json(table)}
     write(f"solvers-{name}.md", to_markdown(table).rstrip())
     write(f"solvers-{name}-goals.md", goals(table))
+    write(f"solvers-{name}-bit.md", saved_bit(table))
     write_png(table, RESULTS / f"solvers-{name}.png")
     if study.scales is not None:
-        scales = bench.table(study.scales)
-        tables["scales"] = to_json(scales)
-        write(f"solvers-{name}-scales.md", by_scales(scales))
+        by_method = {
+            method: bench.table(replace(study.scales.request(method), limit=study.limit))
+            for method in study.scales.methods
+        }
+        tables |= {f"scales {method}": to_json(scales) for method, scales in by_method.items()}
+        write(f"solvers-{name}-scales.md", by_scales(by_method))
+    if study.drawn is not None:
+        row, column = study.drawn
         draws = [
-            bench.table(replace(study.scales, columns=study.scales.columns[:1], calibration_draw=draw))
+            bench.table(replace(study.table, rows=(row,), columns=(column,), calibration_draw=draw))
             for draw in range(study.draws)
         ]
         tables |= {f"draw {draw}": to_json(drawn) for draw, drawn in enumerate(draws)}
@@ -151,18 +193,42 @@ def goals(table: Table) -> str:
     return "\n".join(lines)
 
 
-def by_scales(table: Table) -> str:
-    """Markdown of one row: each column's drop from float, and its paired difference from the last column."""
-    [row], last = table.rows, table.columns[-1]
-    present = [column for column in table.columns if (row, column) in table.cells]
-    reference = table.cells.get((row, last))
-    lines = [f"| S | drop from float | minus S={last} |", "| --- | ---: | ---: |"]
-    for column in present:
-        beside = "–"
-        if reference is not None and column != last:
-            beside = difference_text(table.cells[row, column].scores.difference(reference.scores), table.unit)
-        lines.append(f"| {column} | {difference_text(table.drops[row, column], table.unit)} | {beside} |")
+def saved_bit(table: Table) -> str:
+    """Markdown: what each method has at 3-bit weights beside what paper mode has at 4, by paired difference."""
+    row, richer = SAVED_BIT
+    reference = table.cells.get((richer, ":paper"))
+    lines = [f"| {row} by | minus {richer} in paper mode |", "| --- | ---: |"]
+    for column in (":paper", ":rtn", *SOLVERS):
+        for found in (column_ for column_ in table.columns if column_.startswith(column)):
+            cell = table.cells.get((row, found))
+            if cell is not None and reference is not None:
+                difference = cell.scores.difference(reference.scores)
+                lines.append(f"| {found[1:]} | {difference_text(difference, table.unit)} |")
     return "\n".join(lines)
+
+
+def by_scales(tables: Mapping[str, Table]) -> str:
+    """Markdown of one row by each method: drops from float, and paired differences from the last column."""
+    first = next(iter(tables.values()))
+    heads = [f"{method} | minus S={first.columns[-1]}" for method in tables]
+    lines = [f"| S | {' | '.join(heads)} |", f"| --- |{' ---: |' * (2 * len(heads))}"]
+    for column in first.columns:
+        parts = [part for table in tables.values() for part in _beside_last(table, column)]
+        if any(part != "–" for part in parts):
+            lines.append(f"| {column} | {' | '.join(parts)} |")
+    return "\n".join(lines)
+
+
+def _beside_last(table: Table, column: str) -> tuple[str, str]:
+    """A column's drop, and its difference from the last column; dashes where it is not there."""
+    [row], last = table.rows, table.columns[-1]
+    cell, reference = table.cells.get((row, column)), table.cells.get((row, last))
+    if cell is None:
+        return "–", "–"
+    drop = difference_text(table.drops[row, column], table.unit)
+    if reference is None or column == last:
+        return drop, "–"
+    return drop, difference_text(cell.scores.difference(reference.scores), table.unit)
 
 
 def by_draws(tables: Sequence[Table]) -> str:

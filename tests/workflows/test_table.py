@@ -69,12 +69,13 @@ def test_a_table_killed_again_and_again_is_the_table(tmp_path: Path) -> None:
 
 def test_a_finished_table_computes_nothing(tmp_path: Path) -> None:
     with ResultsStore(tmp_path / "store.sqlite") as store:
-        first = run_table(TINY["TinyTask"](), request(), store)
+        first = run_table(TINY["TinyTask"](), request(), store, commit="abc")
     task = TINY["TinyTask"]()
     task.load_model = task.calibration_images = None
     with ResultsStore(tmp_path / "store.sqlite") as store:
-        again = run_table(task, request(), store)
+        again = run_table(task, request(), store, commit="def")
     assert task.evaluations == 0
+    assert {record.provenance.commit for record in again.cells.values()} == {"abc"}
     assert [record.to_dict() for record in again.cells.values()] == [r.to_dict() for r in first.cells.values()]
     assert again.drops == first.drops
 

@@ -28,19 +28,23 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where, when and with which versions a cell was measured; ``created`` is ISO 8601 in UTC."""
+    """Where, when and with which versions a cell was measured; ``created`` is ISO 8601 in UTC.
+
+    ``commit`` is that of the source, where whoever measured it had one.
+    """
 
     vsquant: str
     torch: str
     machine: str
     created: str
+    commit: str = ""
 
     @staticmethod
-    def here(*, vsquant: str, torch: str) -> Provenance:
+    def here(*, vsquant: str, torch: str, commit: str = "") -> Provenance:
         """This machine, now."""
         machine = f"{platform.machine()} {platform.system()}, Python {platform.python_version()}"
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return Provenance(vsquant=vsquant, torch=torch, machine=machine, created=now)
+        return Provenance(vsquant=vsquant, torch=torch, machine=machine, created=now, commit=commit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def find_stages(model: nn.Module, layers: Mapping[str, nn.Module], batch: Any, r
         # Two layers with a change in place of their input between them do not read the same.
         inputs.setdefault(name, (x, x._version))
 
-    _watch(model, layers, note, batch, run)
+    watch_layers(model, layers, note, batch, run)
     stages: list[list[str]] = []
     for name, (x, version) in inputs.items():
         fellows = (
@@ -70,17 +70,17 @@ def read_stage(model: nn.Module, stage: Stage, batch: Any, run: Run, read: Calla
             raise _ReachedError
 
     with suppress(_ReachedError):
-        _watch(model, {first: model.get_submodule(first)}, note, batch, run)
+        watch_layers(model, {first: model.get_submodule(first)}, note, batch, run)
 
 
-def _watch(
+def watch_layers(
     model: nn.Module, layers: Mapping[str, nn.Module], note: Callable[[str, Tensor], None], batch: Any, run: Run
-) -> None:
-    """Run one batch, and tell ``note`` of every call of one of the layers."""
+) -> Any:
+    """Run one batch and return what ``run`` does; ``note`` is told the name and input of every call of a layer."""
     with ExitStack() as undo, torch.no_grad():
         for name, layer in layers.items():
             undo.callback(layer.register_forward_pre_hook(_telling(name, note), with_kwargs=True).remove)
-        run(model, batch)
+        return run(model, batch)
 
 
 def _telling(

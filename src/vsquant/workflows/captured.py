@@ -20,7 +20,8 @@ DEFAULT_MEMORY_BYTES: Final = 1 << 30
 class TensorCache:
     """Copies of tensors, in memory up to ``memory_bytes``, beyond that in memory-mapped files without a name.
 
-    The files are of the folder for temporary files, and go when the last tensor that is in one goes.
+    The files are of the folder for temporary files, and go when the last tensor that is in one goes. Tensors of an
+    accelerator stay there, however many.
     """
 
     def __init__(self, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
@@ -29,7 +30,7 @@ class TensorCache:
     def keep(self, x: Tensor) -> Tensor:
         """A copy of ``x`` with its strides."""
         size = x.numel() * x.element_size()
-        if size <= self._left_bytes:
+        if size <= self._left_bytes or x.device.type != "cpu":
             self._left_bytes -= size
             return x.detach().clone()
         strides = torch.empty_like(x, device="meta").stride()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vsquant.errors import CalibrationError
 from vsquant.nn import QuantLayer
 from vsquant.optimize.methods import ErrorFeedback
 from vsquant.progress import Progress, silent
+from vsquant.transform.blocks import find_blocks
 from vsquant.transform.feedback import StageMoments, settle_layer, take_feedback, takes_feedback
 from vsquant.transform.float_layers import float_weight
-from vsquant.transform.stages import Stage, find_stages, read_stage
+from vsquant.transform.stages import find_stages
 from vsquant.workflows.batches import Batches, call
+from vsquant.workflows.captured import DEFAULT_MEMORY_BYTES
 from vsquant.workflows.layer_files import LayerFiles
+from vsquant.workflows.stage_inputs import StageInputs
 
 
 def settle_layers(
@@ -25,13 +27,15 @@ def settle_layers(
     method: ErrorFeedback,
     *,
     files: LayerFiles | None = None,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     progress: Progress = silent,
 ) -> None:
     """Settle the weights of a quantized model by error feedback, in ``model`` itself.
 
-    Batches run through the quantized layers up to those in question, and through ``float_model`` too where the error
-    of a layer's input is made up for. Layers that read the same tensor share the pass; what is gathered of one
-    tensor is in memory at a time. Layers that the first batch does not reach keep the weights they have.
+    Batches run through the quantized layers up to those in question (`StageInputs`), and through ``float_model`` too
+    where the error of a layer's input is made up for. Layers that read the same tensor share the pass; what is
+    gathered of one tensor is in memory at a time. Layers that the first batch does not reach keep the weights they
+    have.
 
     Args:
         model: with the quantized layers in place, their activation ranges and coarse scales settled.
@@ -39,6 +43,7 @@ def settle_layers(
         batches: calibration data, read once for every pass.
         method: the options.
         files: where finished layers are kept, and found again by the next run of the same arguments.
+        memory_bytes: how much of the data between two layers stays in memory; the rest is in temporary files.
         progress: told how many batches of how many, all passes together.
 
     Raises:
@@ -48,15 +53,20 @@ def settle_layers(
     _require_repeatable(batches)
     layers = {name: module for name, module in _quantized(model) if takes_feedback(module)}
     stages = find_stages(model, layers, batches.first, call)
+    reference = float_model if method.compensation > 0 else None
+    blocks = find_blocks(model, layers, batches.first, call)
+    inputs = StageInputs(model, reference, stages, blocks, batches, memory_bytes=memory_bytes)
     count = max(1, batches.count)
     for done, stage in enumerate(stages):
         finished = {name: None if files is None else files.load(name) for name in stage.layers}
         missing = {name: layers[name] for name, settled in finished.items() if settled is None}
         moments = StageMoments(list(missing.values()))
         if missing:
-            steps = _counted(progress, done * count, len(stages) * count)
-            reference = float_model if method.compensation > 0 else None
-            _gather(moments, model, reference, stage, batches, steps)
+            step = _counted(progress, done * count, len(stages) * count)
+            for number, (x, float_x) in enumerate(inputs.read(stage)):
+                if number % stage.calls == 0:
+                    step()
+                moments.add(x, float_x)
         for name in stage.layers:
             settled = finished[name]
             if settled is None:
@@ -66,27 +76,6 @@ def settle_layers(
                     files.save(name, settled)
             take_feedback(layers[name], settled)
     progress("error feedback", len(stages) * count, len(stages) * count)
-
-
-def _gather(
-    moments: StageMoments,
-    model: nn.Module,
-    float_model: nn.Module | None,
-    stage: Stage,
-    batches: Batches,
-    step: Callable[[], None],
-) -> None:
-    for batch in batches:
-        step()
-        floats = [None] * stage.calls if float_model is None else _read(float_model, stage, batch)
-        for x, float_x in zip(_read(model, stage, batch), floats, strict=True):
-            moments.add(x, float_x)
-
-
-def _read(model: nn.Module, stage: Stage, batch: Any) -> list[Tensor]:
-    read: list[Tensor] = []
-    read_stage(model, stage, batch, call, read.append)
-    return read
 
 
 def _quantized(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:

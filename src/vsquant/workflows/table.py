@@ -44,12 +44,14 @@ def run_table(
     store: ResultsStore,
     *,
     stored_only: bool = False,
+    commit: str = "",
     progress: Progress = silent,
 ) -> Table:
     """Compute the missing cells of a table, store each as it is done, and return the whole table.
 
     A cell whose format the network cannot be run in (a scale beyond fp16) is left out, and the table says why. Under
-    ``stored_only`` no cell is computed, and those that the store lacks are left out.
+    ``stored_only`` no cell is computed, and those that the store lacks are left out. ``commit`` is kept with every cell
+    that is computed, as the source it was computed by.
 
     Raises:
         SpecError: a row or column is malformed (before any work), or no spec for a layer of the network.
@@ -58,7 +60,7 @@ def run_table(
     cells = list(request.cells())
     method, scale_mode = settle(request.method, request.scale_mode)
     task.prepare(progress)
-    runner = TableRunner(task, request, store, progress)
+    runner = TableRunner(task, request, store, progress, commit=commit)
     if stored_only:
         cells = [cell for cell in cells if runner.holds(cell)]
     runner.check(cells)
@@ -95,11 +97,14 @@ def run_table(
 class TableRunner:
     """Evaluates cells of one table. The float model is prepared, and its outputs are computed, at most once."""
 
-    def __init__(self, task: Task, request: TableRequest, store: ResultsStore, progress: Progress) -> None:
+    def __init__(
+        self, task: Task, request: TableRequest, store: ResultsStore, progress: Progress, *, commit: str = ""
+    ) -> None:
         self._task = task
         self._request = request
         self._store = store
         self._progress = progress
+        self._commit = commit
         self._prepared: PreparedModel | None = None
         self._float_logits: list[torch.Tensor] | None = None
         self._weights: WeightCache = {}
@@ -246,7 +251,7 @@ class TableRunner:
             gamma=self._request.gamma,
             scores=scores,
             seconds=time.perf_counter() - start,
-            provenance=Provenance.here(vsquant=vsquant.__version__, torch=torch.__version__),
+            provenance=Provenance.here(vsquant=vsquant.__version__, torch=torch.__version__, commit=self._commit),
             activation_calibrator=None if best is None else best.activation,
             weight_calibrator=None if best is None else best.weight,
             criterion=CRITERION if candidates else "",
