@@ -44,7 +44,7 @@ LANGUAGE: Final = ("w4a4-s4/4", "w4a8-s4/8", "w3a8-s4/8")
 SETTINGS: Final[Mapping[str, Setting]] = {
     "cifar10": Setting(specs=IMAGES, samples=64, limit=None, chances=8),
     "imagenet-efficientnet-lite0": Setting(specs=IMAGES, samples=32, limit=None, chances=5),
-    "squad-minilm": Setting(specs=LANGUAGE, samples=32, limit=800, chances=4),
+    "squad-minilm": Setting(specs=LANGUAGE, samples=32, limit=400, chances=3),
 }
 
 

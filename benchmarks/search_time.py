@@ -46,9 +46,9 @@ def main() -> None:
     for case in arguments.cases or CASES:
         cases[case] = in_a_process(case)
         print(case, cases[case], flush=True)
-    cases = {case: cases[case] for case in CASES if case in cases}
-    write_result(RESULT, {"model": "BERT-base, synthetic weights, seed 0", "threads": THREADS, "cases": cases})
-    write("search-time.md", markdown(cases))
+        known = {name: cases[name] for name in CASES if name in cases}
+        write_result(RESULT, {"model": "BERT-base, synthetic weights, seed 0", "threads": THREADS, "cases": known})
+        write("search-time.md", markdown(known))
 
 
 def in_a_process(case: str) -> dict[str, Any]:
