@@ -174,3 +174,16 @@ def test_a_folder_for_finished_layers_is_refused_where_none_are_kept(vsquant_pro
     ended = vsquant_program(*arguments, "--resume", tmp_path / "kept")
     assert ended.status == 2 and "method rtn keeps nothing" in " ".join(ended.err.split())
     assert not (tmp_path / "q.safetensors").exists()
+
+
+def test_a_table_of_digits_with_every_refinement(vsquant_program, tmp_path: Path) -> None:
+    table = "table digits --rows 3/3U --scales 3/4 --no-per-channel --limit 100 --json"
+    options = "--bias-correction --batchnorm-reestimation --vector-calibrator mse --activation-candidates 3"
+    words = (*table.split(), "--store", tmp_path / "s.sqlite")
+    plain = json.loads(vsquant_program(*words).out)
+    refined = json.loads(vsquant_program(*words, *options.split()).out)
+    named = ["bias correction", "batch-norm re-estimation", "mse activation ranges", "best-of-three activations"]
+    assert refined["refinements"] == ", ".join(named) and plain["refinements"] == ""
+    assert plain["cells"][0]["method"] == "rtn" and all(name in refined["cells"][0]["method"] for name in named)
+    refused = vsquant_program(*words, "--vector-calibrator", "kl")
+    assert refused.status == 1 and "vector calibrator must be one of max, mse, not 'kl'" in refused.err

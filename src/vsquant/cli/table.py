@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Limit, MethodText, Model, ScaleModeName
+from vsquant.cli.options import (
+    ActivationCandidates,
+    BatchNormReestimation,
+    BiasCorrection,
+    CalibrationSamples,
+    Data,
+    JsonFlag,
+    Limit,
+    MethodText,
+    Model,
+    ScaleModeName,
+    VectorCalibrator,
+)
 from vsquant.cli.output import check_outputs, print_json
 from vsquant.cli.progress import progress_bars
 from vsquant.errors import MissingExtraError, VsquantError
@@ -53,6 +65,10 @@ def table(
     calibration_draw: Annotated[
         int, typer.Option(min=0, help="Which of the disjoint sets of calibration samples, 0 the first.")
     ] = 0,
+    vector_calibrator: VectorCalibrator = "max",
+    activation_candidates: ActivationCandidates = 1,
+    bias_correction: BiasCorrection = False,
+    batchnorm_reestimation: BatchNormReestimation = False,
     store: Annotated[Path | None, typer.Option(help="The results store; a cell in it is not computed again.")] = None,
     as_json: JsonFlag = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV.")] = None,
@@ -68,6 +84,7 @@ def table(
     from vsquant.results import ResultsStore
     from vsquant.tasks.registry import create_task
     from vsquant.workflows import checked
+    from vsquant.workflows.refinements import Refinements
     from vsquant.workflows.table import run_table
     from vsquant.workflows.table_request import TableRequest
 
@@ -88,6 +105,12 @@ def table(
         limit=limit,
         calibration_samples=calibration_samples,
         calibration_draw=calibration_draw,
+        refinements=Refinements(
+            bias_correction=bias_correction,
+            batchnorm_reestimation=batchnorm_reestimation,
+            vectors=checked.checked_vectors(vector_calibrator),
+            candidates=activation_candidates,
+        ),
     )
     with ResultsStore(store) as results, progress_bars(_KEPT) as progress:
         measured = run_table(built, request, results, progress=progress)

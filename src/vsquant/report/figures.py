@@ -142,7 +142,8 @@ def _svg(table: Table, panel: Callable[[Axes, Table, str], None], prefix: str) -
 
 def _named(table: Table, prefix: str) -> str:
     method = "" if table.method == "rtn" else f"-{table.method}"
-    return f"{prefix}-{table.task}-{table.scale_mode}-{table.gamma}{method}"
+    refined = "".join(f"-{word}" for word in re.findall(r"\w+", table.refinements))
+    return f"{prefix}-{table.task}-{table.scale_mode}-{table.gamma}{method}{refined}"
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

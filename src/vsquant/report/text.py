@@ -57,6 +57,7 @@ def to_json(table: Table) -> dict[str, Any]:
         "higher_is_better": table.higher_is_better,
         "scale_mode": table.scale_mode,
         "method": table.method,
+        "refinements": table.refinements,
         "gamma": table.gamma,
         "samples": table.samples,
         "samples_available": table.samples_available,

@@ -189,11 +189,12 @@ def sample_text(table: Table) -> str:
 
 
 def setting_text(table: Table) -> str:
-    """Method, where it is not rounding, scale mode, and where the activations' coarse scale comes from."""
+    """Method, where it is not rounding, scale mode, where the activations' coarse scale comes from, and what else."""
+    refined = f", {table.refinements}" if table.refinements else ""
     if all(Column.parse(column).method or column_family(column) != "integer" for column in table.columns):
-        return f"methods by column, γ {table.gamma}"
+        return f"methods by column, γ {table.gamma}{refined}"
     method = "" if table.method == "rtn" else f"method {table.method}, "
-    return f"{method}scale mode {table.scale_mode}, γ {table.gamma}"
+    return f"{method}scale mode {table.scale_mode}, γ {table.gamma}{refined}"
 
 
 def _row_contrast(table: Table, row: str) -> Contrast | None:

@@ -27,7 +27,8 @@ class Table:
     and ``calibration_samples`` how many the calibrators saw; ``source`` is the origin and licence of data and weights,
     ``caveat`` what the figures must not be compared with. ``refusals`` says of a (row, column) why the network cannot
     be run in that format (a scale beyond fp16, say); it then has no cell. ``method`` is the solver of the weights, with
-    its options; a cell whose weights it does not change has the method ``rtn``.
+    its options; a cell whose weights it does not change has the method ``rtn``. ``refinements`` says what else was done
+    to the cells that it changes; empty where nothing was.
 
     Invariants: ``baseline`` is the float network; every key of ``cells`` is a row and a column of the table; every cell
     has the baseline's samples.
@@ -48,6 +49,7 @@ class Table:
     published: PublishedTable | None = None
     refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
     method: str = "rtn"
+    refinements: str = ""
 
     def __post_init__(self) -> None:
         if self.baseline.kind != "float":

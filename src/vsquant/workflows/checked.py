@@ -102,8 +102,12 @@ def checked_calibrators(activation: str, weight: str, vectors: str = "max", cand
     """
     create_calibrator(activation)
     method = cast(WeightMethod, _one_of("weight calibrator", weight, ("max", "mse")))
-    ranges = cast(VectorMethod, _one_of("vector calibrator", vectors, get_args(VectorMethod)))
-    return Calibrators(activation=activation, weight=method, vectors=ranges, candidates=candidates)
+    return Calibrators(activation=activation, weight=method, vectors=checked_vectors(vectors), candidates=candidates)
+
+
+def checked_vectors(text: str) -> VectorMethod:
+    """How ranges are chosen above vector scales of activations; raises `SpecError` for anything unknown."""
+    return cast(VectorMethod, _one_of("vector calibrator", text, get_args(VectorMethod)))
 
 
 def _names(text: str) -> tuple[str, ...]:

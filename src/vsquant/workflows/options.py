@@ -102,7 +102,11 @@ class Options:
     @property
     def text(self) -> str:
         """What a record says of the options beside the method; empty where there are none."""
-        return "" if self.calibrators.candidates == 1 else " + best-of-three activations"
+        named = (
+            ("mse activation ranges", self.calibrators.vectors == "mse"),
+            ("best-of-three activations", self.calibrators.candidates > 1),
+        )
+        return "".join(f" + {name}" for name, done in named if done)
 
     @property
     def corrected(self) -> bool:

@@ -32,6 +32,7 @@ from vsquant.workflows.ptq import (
     quantize_prepared,
 )
 from vsquant.workflows.record import quantization_record
+from vsquant.workflows.refinements import Refinements
 from vsquant.workflows.table_request import CellRequest, TableRequest
 
 WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
@@ -84,6 +85,7 @@ def run_table(
         cells=records,
         scale_mode=scale_mode,
         method=method_text(method),
+        refinements=request.refinements.text,
         gamma=request.gamma,
         samples_available=task.evaluation_samples,
         calibration_samples=request.calibration_samples,
@@ -147,10 +149,9 @@ class TableRunner:
         recipe = self._recipe(spec)
         candidates = self._candidates(cell, recipe)
         best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
-        calibrators = Calibrators() if best is None else _calibrators(best)
-        model = self._quantize(cell, recipe, calibrators)
+        model = self._quantize(cell, recipe, Calibrators() if best is None else _calibrators(best))
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        method = method_text(cell.method)
+        method = quantization_record(model).method
         return self._evaluate(inputs, model, kind, str(spec), method=method, best=best, candidates=candidates)
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
@@ -170,13 +171,14 @@ class TableRunner:
     def _candidates(self, cell: CellRequest, recipe: Recipe) -> tuple[Candidate, ...]:
         """Every pair of calibrators for a per-channel cell, scored on calibration data; none for other cells.
 
-        They are scored with weights rounded to nearest, whatever the method: one that learns would take as many times
-        as long as there are pairs. They are those of the cell of rounded weights, if that is in the store.
+        They are scored with weights rounded to nearest and nothing refined, whatever the method: one that learns would
+        take as many times as long as there are pairs. They are those of the cell of rounded weights, if that is in the
+        store.
         """
         spec = cell.spec
         if not spec.is_baseline:
             return ()
-        rounded = replace(cell, method=Rounding(), scale_mode="requantize")
+        rounded = replace(cell, method=Rounding(), scale_mode="requantize", refinements=Refinements())
         if (same := self._stored(self._cell_inputs(rounded))) is not None:
             return same.candidates
         activation = tuple(CALIBRATORS) if spec.activation is not None and not spec.is_dynamic else ("max",)
@@ -195,7 +197,9 @@ class TableRunner:
             recipe,
             scale_mode=cell.scale_mode,
             method=cell.method,
-            calibrators=calibrators,
+            calibrators=cell.refinements.calibrators(calibrators),
+            bias_correction=cell.refinements.bias_correction,
+            batchnorm_reestimation=cell.refinements.batchnorm_reestimation,
             weight_cache=self._weights,
             progress=silent if isinstance(cell.method, Rounding) else self._progress,
         )
@@ -207,7 +211,12 @@ class TableRunner:
             pairs = self._task.batchnorm_pairs(model)
             moments = None if self._request.needs_inputs else ()
             self._prepared = prepare(
-                model, batches, second_moments=moments, batchnorm_pairs=pairs, progress=self._progress
+                model,
+                batches,
+                second_moments=moments,
+                batchnorm_pairs=pairs,
+                sample_rows=self._request.needs_rows,
+                progress=self._progress,
             )
         return self._prepared
 
@@ -272,10 +281,11 @@ class TableRunner:
         }
 
     def _cell_inputs(self, cell: CellRequest) -> dict[str, Any]:
-        """All that a cell depends on. Scale mode and method are left out where they change no bit, so that requests
-        share such cells.
+        """All that a cell depends on. Scale mode, method and refinements are left out where they change no bit, so that
+        requests share such cells.
         """
         request, spec = self._request, cell.spec
+        refined = {"refinements": dict(cell.refinements.chosen)} if cell.refinements.chosen else {}
         solver = {} if isinstance(cell.method, Rounding) else {"method": method_options(cell.method)}
         two_level = spec.weight.two_level or (spec.activation is not None and spec.activation.two_level)
         calibration: dict[str, Any] = {"samples": request.calibration_samples}
@@ -289,6 +299,7 @@ class TableRunner:
             "spec": str(spec),
             "scale_mode": cell.scale_mode if two_level else "",
             **solver,
+            **refined,
             "first_last": request.first_last,
             "calibration": calibration,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from vsquant.errors import SpecError
@@ -14,6 +14,7 @@ from vsquant.results.table import PER_CHANNEL
 from vsquant.spec import COMPARISON_FORMATS, DEFAULT_VECTOR_SIZE, GammaMode, LayerSpec, ScaleMode
 from vsquant.tasks.base import Task
 from vsquant.transform.recipe import FirstLast
+from vsquant.workflows.refinements import Refinements
 
 DEFAULT_ROWS: Final = ("3/8", "4/8", "6/8", "8/8")
 DEFAULT_COLUMNS: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", PER_CHANNEL)
@@ -27,13 +28,17 @@ _COLUMN: Final = re.compile(rf"fp16|fp32|{_SIDE}/{_SIDE}")
 
 @dataclass(frozen=True, kw_only=True)
 class CellRequest:
-    """One cell of a table: where it stands, the layer spec, and how its weights are quantized."""
+    """One cell of a table: where it stands, the layer spec, and how it is quantized.
+
+    ``refinements`` are those that change anything in the cell.
+    """
 
     row: str
     column: str
     spec: LayerSpec
     method: Method
     scale_mode: ScaleMode
+    refinements: Refinements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +46,9 @@ class TableRequest:
     """Which table: rows are weight/activation bits, columns as in `Table`; all cells share the other options.
 
     ``method`` is the solver of the weights, rounding where it is not given; a column may name its own, and a row its
-    own scales (see `Column`). ``limit`` evaluates a fixed nested subset. ``calibration_draw`` says which of the
-    disjoint sets of ``calibration_samples``; ``selection_samples`` of them (all, if they are fewer) choose the
-    per-channel calibrators.
+    own scales (see `Column`). ``refinements`` go with any method. ``limit`` evaluates a fixed nested subset.
+    ``calibration_draw`` says which of the disjoint sets of ``calibration_samples``; ``selection_samples`` of them (all,
+    if they are fewer) choose the per-channel calibrators.
     """
 
     rows: tuple[str, ...] = DEFAULT_ROWS
@@ -58,6 +63,7 @@ class TableRequest:
     calibration_samples: int = 128
     calibration_draw: int = 0
     selection_samples: int = 64
+    refinements: Refinements = field(default_factory=Refinements)
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
@@ -83,6 +89,11 @@ class TableRequest:
     def needs_inputs(self) -> bool:
         """Whether the method must see the inputs of the layers."""
         return any(isinstance(cell.method, ScaleSearch) and cell.method.needs_inputs for cell in self.cells())
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether activation ranges are chosen on rows of the layers' inputs."""
+        return any(cell.refinements.vectors == "mse" for cell in self.cells())
 
     @property
     def selecting(self) -> int:
@@ -113,7 +124,7 @@ class TableRequest:
         """Every cell, column by column; a comparison format has one, in the row of its own bits.
 
         Raises:
-            SpecError: a row or column is malformed, or names no method.
+            SpecError: a row or column is malformed, names no method, or has one that forbids the refinements.
         """
         for name in self.columns:
             column = Column.parse(name)
@@ -121,7 +132,14 @@ class TableRequest:
             for row in (_comparison_row(column.scales, self.rows),) if comparison else self.rows:
                 spec = self.spec(row, name)
                 method, scale_mode = self._settled(spec, column.method)
-                yield CellRequest(row=row, column=name, spec=spec, method=method, scale_mode=scale_mode)
+                yield CellRequest(
+                    row=row,
+                    column=name,
+                    spec=spec,
+                    method=method,
+                    scale_mode=scale_mode,
+                    refinements=self.refinements.in_force(spec, scale_mode),
+                )
 
     @property
     def all_rows(self) -> tuple[str, ...]:
