@@ -36,6 +36,7 @@ def test_every_contender_has_a_time_or_a_reason(tiny_bench: LinearCase, tmp_path
         assert all(len(t.round_seconds) == 2 for t in rows[name].timings)
     assert speed.provenance["command"] == "the command" and speed.provenance["commit"] == "c0ffee"
     assert speed.provenance["machine"]["cores"] >= 1 and "torch" in speed.provenance["versions"]
+    assert (speed.others_busy_cores is None) == (not Path("/proc/stat").is_file())
     assert speed.best_peer(1) in (rows["good"], rows["free"])
 
 

@@ -52,6 +52,8 @@ def quantize(*arguments: object) -> tuple[object, ...]:
         (("table", "tiny", "--store", "/proc/none/s"), "give another path (--store)"),
         (("table", "digit"), "task must be one of digits, squad, squad-minilm, "),
         (("table", "cifar10"), "task 'cifar10' needs data: give the folder that holds test.npz and"),
+        (("table", "cifar10"), "The model's weights are resnet20.safetensors, or another file (--model FILE)"),
+        (("quantize", "-", "w4a8-s4/8", "--task", "squad-minilm", "-o", "x"), "in or beside that one; or"),
         (("table", "cifar10", "--data", "nowhere"), "must be an existing folder that holds test.npz and"),
         (("table", "squad-minilm", "--data", "nowhere"), "must be an existing folder that holds dev-v1.1.json"),
         (("table", "imagenet"), "task 'imagenet' needs a model: give the hub id of an image classifier, such as"),

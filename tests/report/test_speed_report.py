@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from vsquant.report.roofline import write_roofline
-from vsquant.report.speed import formats_summary, goal_text, seconds_text, speed_details, speed_summary
+from vsquant.report.speed import formats_summary, goal_text, render_speed, seconds_text, speed_details, speed_summary
 from vsquant.results.speed import CaseSpeed, Floor, Goal, Row, Timing, speed_from_json, speed_to_json
 
 
@@ -57,6 +59,30 @@ def test_summary_shows_reached_goals_bold_and_missed_ones_with_the_goal(speed: C
 def test_details_hold_every_contender(speed: CaseSpeed) -> None:
     text = speed_details([speed])
     assert "| slow (plain layout) | 9.00 | 9.00 | 9.00× |" in text and "- absent: not installed" in text
+
+
+def printed(speed: CaseSpeed) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(render_speed(speed))
+    return capture.get()
+
+
+def test_a_busy_machine_is_told_and_an_idle_one_is_not(speed: CaseSpeed) -> None:
+    machine = speed.provenance["machine"]
+    of = {
+        cores: replace(speed, provenance={**speed.provenance, "machine": {**machine, "others_busy_cores": cores}})
+        for cores in (None, 0.1, 1.24)
+    }
+    told = "busy machine: other processes used 1.2 of its 2 cores meanwhile"
+    assert told in printed(of[1.24]) and f"- {told}" in speed_details([of[1.24]])
+    assert "Busy machine: in 1 of 2 cases other processes used up to 1.2 cores meanwhile. Bold" in speed_summary(
+        [speed, of[1.24]]
+    )
+    for quiet in (speed, of[None], of[0.1]):
+        assert not any(
+            "usy machine" in text for text in (printed(quiet), speed_details([quiet]), speed_summary([quiet]))
+        )
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,12 @@ def test_whether_calibration_is_needed() -> None:
     assert any(text.startswith("calibration data is needed") for text in texts(diagnosed("w4a8u-s4/6-tensor"), "note"))
 
 
+def test_the_estimate_counts_the_calibration_that_is_needed() -> None:
+    said = [" ".join(texts(diagnosed(spec), "ok")) for spec in ("w4a8-s4/6", "w4a8-s4/6-tensor")]
+    assert "s to quantize with 128 calibration samples" in said[0]
+    assert "s to quantize without calibration samples" in said[1]
+
+
 def test_token_scales_of_convolutions_are_errors() -> None:
     diagnosis = diagnosed("w4a8-s4/6-token")
     assert not diagnosis.passed

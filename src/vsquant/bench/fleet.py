@@ -66,6 +66,10 @@ class Fleet:
         """Libraries whose process runs."""
         return tuple(self._processes)
 
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the processes that run."""
+        return tuple(process.pid for process in self._processes.values())
+
     def _start(self, library: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "vsquant.bench.worker"],

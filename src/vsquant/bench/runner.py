@@ -14,6 +14,7 @@ from vsquant.bench.files import read_speeds, store_speed
 from vsquant.bench.fleet import CrashedError, Fleet
 from vsquant.bench.floors import CeilingsMeter, floors, moved_bytes, operations, our_isa, touched_bytes
 from vsquant.bench.goals import goals
+from vsquant.bench.load import CpuUse, others_busy_cores
 from vsquant.bench.machine import commit, provenance
 from vsquant.bench.request import BenchRequest
 from vsquant.progress import Progress, silent
@@ -74,13 +75,16 @@ class _CaseRun:
     def measure(self, meter: CeilingsMeter, command: str) -> CaseSpeed:
         """Prepare all, then for each number of threads let them run in turn."""
         self._by_library(self._prepare, list(self._contenders), f"{self._case.title}: preparing")
+        before = CpuUse.now(self._fleet.process_ids())
         if not any(row.checked == "red" for row in self._rows.values() if row.ours):
             for threads in self._request.threads:
                 self._time(threads)
+        busy = others_busy_cores(before, CpuUse.now(self._fleet.process_ids()))
         self._release()
         ceilings = meter.read()
         packages = [c.package for c in self._contenders.values() if c.package] + ["torch"]
         origin = provenance(command, packages, self._request.settings())
+        origin["machine"]["others_busy_cores"] = busy
         origin["ceilings"] = {"reason": ceilings.reason, **{str(n): dict(r) for n, r in ceilings.rates.items()}}
         speed = CaseSpeed(
             name=self._case.name,

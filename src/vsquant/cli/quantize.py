@@ -67,6 +67,8 @@ def quantize(
 ) -> None:
     """Quantize a model after training and save it.
 
+    The weights of a task's own model (MODEL is -) lie in or beside the task's data, or come from the hub.
+
     With --allocate, SPEC is where the candidates start from, and the recipe is written beside the checkpoint.
 
     Example: `vsquant quantize - w4a8-s4/8 --task squad-minilm --data DIR -o minilm-w4a8.safetensors`

@@ -38,7 +38,14 @@ def render_speed(speed: CaseSpeed) -> RenderableType:
     lines = [Text(f"{row.name}: {row.reason}", style="red" if row.checked == "red" else "dim")
              for row in speed.rows if row.reason]  # fmt: skip
     goals = [Text(goal_text(goal), style="green" if goal.met else "yellow") for goal in speed.goals]
-    return Group(Text(f"{speed.title} (ms)", style="bold"), grid, *lines, *goals, "")
+    busy = [Text(busy_text(speed), style="yellow")] if speed.busy else []
+    return Group(Text(f"{speed.title} (ms)", style="bold"), grid, *lines, *goals, *busy, "")
+
+
+def busy_text(speed: CaseSpeed) -> str:
+    """What a busy machine was busy with: ``busy machine: other processes used 1.2 of its 2 cores meanwhile``."""
+    cores = speed.provenance["machine"]["cores"]
+    return f"busy machine: other processes used {speed.others_busy_cores:.1f} of its {cores} cores meanwhile"
 
 
 def goal_text(goal: Goal) -> str:
@@ -125,6 +132,7 @@ def _details(speed: CaseSpeed) -> str:
         lines.append(f"| {name}{f' ({row.setting})' if row.setting else ''} | {' | '.join(cells)} |")
     lines += ["", *(f"- {row.name}: {row.reason}" for row in speed.rows if row.reason)]
     lines += [f"- {goal_text(goal)}" for goal in speed.goals]
+    lines += [f"- {busy_text(speed)}"] if speed.busy else []
     return "\n".join(lines)
 
 
@@ -137,8 +145,17 @@ def _method(speeds: Sequence[CaseSpeed]) -> str:
     return (
         f"Medians of process CPU time on one thread and of wall time on two, contenders interleaved in one run; "
         f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['flags'])}; {versions}. "
-        f"Bold: the goal was reached."
+        f"{_busy(speeds)}Bold: the goal was reached."
     )
+
+
+def _busy(speeds: Sequence[CaseSpeed]) -> str:
+    """In how many cases the machine was busy, and how much at most; nothing where it was in none."""
+    most = max((speed.others_busy_cores or 0.0 for speed in speeds if speed.busy), default=None)
+    if most is None:
+        return ""
+    count = sum(speed.busy for speed in speeds)
+    return f"Busy machine: in {count} of {len(speeds)} cases other processes used up to {most:.1f} cores meanwhile. "
 
 
 def _versions(speeds: Iterable[CaseSpeed]) -> dict[str, str]:

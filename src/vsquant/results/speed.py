@@ -13,6 +13,9 @@ Clock: TypeAlias = Literal["cpu", "wall"]
 CLOCKS: Final[dict[bool, Clock]] = {True: "cpu", False: "wall"}
 """One thread is timed by process CPU time, which other processes do not add to; several by the wall clock."""
 
+BUSY_CORES: Final = 0.1
+"""Of other processes: more than this and the machine is called busy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
@@ -139,6 +142,17 @@ class CaseSpeed:
     def row(self, name: str) -> Row | None:
         """The row of that name."""
         return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def others_busy_cores(self) -> float | None:
+        """Cores that other processes kept busy on average while contenders were timed; None where not known."""
+        cores: float | None = self.provenance.get("machine", {}).get("others_busy_cores")
+        return cores
+
+    @property
+    def busy(self) -> bool:
+        """Whether other processes kept more than a tenth of a core busy."""
+        return (self.others_busy_cores or 0.0) > BUSY_CORES
 
 
 def speed_to_json(speed: CaseSpeed) -> dict[str, Any]:

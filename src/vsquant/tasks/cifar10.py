@@ -64,7 +64,8 @@ class Cifar10Task(ClassificationTask):
         self.title = f"ResNet-{self._depth} on CIFAR-10"
         own_weights = f"resnet{self._depth}.safetensors"
         required = ["test.npz"] if model else ["test.npz", own_weights]
-        folder = data_folder(data, task=name, subfolder="cifar10", required=required)
+        weights = "" if model else f"The model's weights are {own_weights}, or another file (--model FILE)"
+        folder = data_folder(data, task=name, subfolder="cifar10", required=required, weights=weights)
         self._archive = folder / "test.npz"
         self._weights = Path(model) if model else folder / own_weights
         if not self._weights.is_file():

@@ -15,23 +15,29 @@ _ORDER_SEED: Final = 20211
 _BLOCK_BYTES: Final = 1 << 20
 
 
-def data_folder(data: Path | None, *, task: str, subfolder: str, required: Sequence[str]) -> Path:
-    """``data`` itself or its ``subfolder``, whichever holds all the ``required`` files.
+def data_folder(data: Path | None, *, task: str, subfolder: str, required: Sequence[str], weights: str = "") -> Path:
+    """``data`` itself or its ``subfolder``, whichever holds all the ``required`` files; ``weights`` tells where the
+    model's are to be found.
 
     Raises:
         DataError: no folder is given, it does not exist, or neither place holds the files.
     """
     files = " and ".join(required)
+    hint = f". {weights}" if weights else ""
     if data is None:
-        raise DataError(f"task {task!r} needs data: give the folder that holds {files}, or its parent (--data DIR)")
+        raise DataError(
+            f"task {task!r} needs data: give the folder that holds {files}, or its parent (--data DIR){hint}"
+        )
     if not data.is_dir():
-        raise DataError(f"the data of task {task!r} must be an existing folder that holds {files}, not {str(data)!r}")
+        raise DataError(
+            f"the data of task {task!r} must be an existing folder that holds {files}, not {str(data)!r}{hint}"
+        )
     for folder in (data, data / subfolder):
         if all((folder / name).is_file() for name in required):
             return folder
     raise DataError(
         f"the data folder of task {task!r} must hold {files}; neither {str(data)!r} nor its sub-folder "
-        f"{subfolder!r} does"
+        f"{subfolder!r} does{hint}"
     )
 
 

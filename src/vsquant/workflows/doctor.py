@@ -61,13 +61,14 @@ def diagnose_task(task: Task, recipe: Recipe, spec: str) -> Diagnosis:
     except (CalibrationError, RecipeError, SpecError) as error:
         findings.append(Finding(level="error", layer=None, text=str(error)))
         probe = None
-    findings += [] if probe is None else _measured(probe, task)
+    samples = CALIBRATION_SAMPLES if layers_to_observe(plans, recipe.first_last) else 0
+    findings += [] if probe is None else _measured(probe, task, samples)
     return Diagnosis(
         model=task.name,
         spec=spec,
         findings=_grouped(findings),
         peak_memory_bytes=_memory_bytes(model, plans, probe),
-        seconds=None if probe is None else _seconds(probe, task),
+        seconds=None if probe is None else _seconds(probe, task, samples),
     )
 
 
@@ -206,25 +207,27 @@ def _whole(model: nn.Module, plans: Sequence[LayerPlan], recipe: Recipe) -> Iter
         yield Finding(level="ok", layer=None, text="no calibration data is needed")
 
 
-def _measured(probe: Probe, task: Task) -> Iterator[Finding]:
+def _measured(probe: Probe, task: Task, samples: int) -> Iterator[Finding]:
+    """What the probe found; ``samples`` are those that calibration is going to observe."""
     for name, reason in probe.folded.unfolded:
         yield Finding(level="warning", layer=name, text=f"batch norm stays floating point: it {reason}")
     if probe.folded.folded:
         text = f"{len(probe.folded.folded)} batch norms will be folded into the layers before them"
         yield Finding(level="ok", layer=None, text=text)
     ratio = probe.quantized_seconds / probe.float_seconds
+    calibration = f"with {samples}" if samples else "without"
     yield Finding(
         level="ok",
         layer=None,
         text=f"measured on {probe.samples} samples: {1e3 * probe.float_seconds:.1f} ms of CPU time a sample in float, "
         f"{ratio:.1f} times that quantized; estimate: "
-        f"{probe.quantize_seconds(CALIBRATION_SAMPLES):.0f} s to quantize with {CALIBRATION_SAMPLES} samples, "
+        f"{probe.quantize_seconds(samples):.0f} s to quantize {calibration} calibration samples, "
         f"{probe.quantized_seconds * task.evaluation_samples:.0f} s to evaluate all {task.evaluation_samples:,}",
     )
 
 
-def _seconds(probe: Probe, task: Task) -> float:
-    return probe.quantize_seconds(CALIBRATION_SAMPLES) + probe.quantized_seconds * task.evaluation_samples
+def _seconds(probe: Probe, task: Task, samples: int) -> float:
+    return probe.quantize_seconds(samples) + probe.quantized_seconds * task.evaluation_samples
 
 
 def _memory_bytes(model: nn.Module, plans: Iterable[LayerPlan], probe: Probe | None) -> int:

@@ -156,6 +156,26 @@ def test_every_name_says_where_it_comes_from(name, squad_folder, bert_folder):
     assert str(bert_folder) in task.source
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("squad", r"The model, too, must be given: its hub id or the folder that holds it \(--model MODEL\)"),
+        (
+            "squad-minilm",
+            r"The model's weights must be there too, in a folder 'squad-minilm' in or beside that one; or",
+        ),
+        ("squad-bert-base", r"The model's weights come from the hub \(csarron/bert-base-uncased-squad-v1\), or from a"),
+    ],
+)
+def test_who_has_no_data_is_told_where_the_weights_are(name, weights, tmp_path):
+    with pytest.raises(DataError, match=rf"\(--data DIR\)\. {weights}"):
+        SquadTask(name, data=None, model=None)
+    with pytest.raises(DataError, match=weights):
+        SquadTask(name, data=tmp_path, model=None)
+    with pytest.raises(DataError, match=r"\(--data DIR\)$"):
+        SquadTask(name, data=None, model="an/other")
+
+
 def test_what_is_missing_is_named(tmp_path, squad_folder, bert_folder):
     model = str(bert_folder)
     with pytest.raises(DataError, match=r"task 'squad' needs data: give the folder that holds dev-v1\.1\.json"):

@@ -54,7 +54,7 @@ class SquadTask(Task):
         preset = PRESETS[name]
         self.name = name
         self.title = preset.title
-        folder = data_folder(data, task=name, subfolder="squad", required=[DEV_FILE])
+        folder = data_folder(data, task=name, subfolder="squad", required=[DEV_FILE], weights=_weights(preset, model))
         self._pretrained = Pretrained(_model_place(preset, model, folder, name), kind=QUESTION_ANSWERING, task=name)
         self.parts = Parts(folder)
         self.published = preset.published if self.parts.official else None
@@ -151,6 +151,20 @@ class SquadTask(Task):
     @cached_property
     def _tokenizer(self) -> Any:
         return self._pretrained.tokenizer()
+
+
+def _weights(preset: Preset, model: str | None) -> str:
+    """Where the model is to be found, for who has neither it nor the data."""
+    if model is not None:
+        return ""
+    if preset.model is None:
+        return "The model, too, must be given: its hub id or the folder that holds it (--model MODEL)"
+    if preset.beside_data:
+        return (
+            f"The model's weights must be there too, in a folder {preset.model!r} in or beside that one; or give "
+            "another model (--model MODEL)"
+        )
+    return f"The model's weights come from the hub ({preset.model}), or from a folder (--model FOLDER)"
 
 
 def _model_place(preset: Preset, model: str | None, data: Path, task: str) -> str:
