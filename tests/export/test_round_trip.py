@@ -50,6 +50,17 @@ def test_convolutions(spec: str, make_conv_net, images: Tensor, tmp_path: Path) 
     assert isinstance(loaded.norm, nn.Identity)
 
 
+def test_shapes_are_kept(make_conv_net, images: Tensor, tmp_path: Path) -> None:
+    quantized = vsquant.quantize(make_conv_net(), "w4a4u-s4/6", calibration=[images])
+    vsquant.save(quantized, tmp_path / "m.safetensors")
+    shapes = vsquant.quantization_record(vsquant.load(tmp_path / "m.safetensors", model=make_conv_net())).workloads
+    assert shapes == vsquant.quantization_record(quantized).workloads
+    assert [(s.name, s.calls) for s in shapes] == [
+        ("stem", 1), ("depthwise", 1), ("grouped", 1), ("mix", 2), ("head", 1),
+    ]  # fmt: skip
+    assert {s.workload.input_size for s in shapes} == {(6, 6), None} and shapes[1].workload.groups == 20
+
+
 def test_the_fallback_of_a_depthwise_convolution_is_kept(make_conv_net, images: Tensor, tmp_path: Path) -> None:
     quantized = vsquant.quantize(make_conv_net(), "w4a4-s4/6", calibration=[images])
     vsquant.save(quantized, tmp_path / "m.safetensors")

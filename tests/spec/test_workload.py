@@ -34,6 +34,13 @@ def test_groups_divide_the_reduction_and_not_the_count():
     assert grouped.weight_elements == 64 * 16 * 9
 
 
+def test_the_input_has_its_own_pixels_or_those_that_strides_skip():
+    layer = {"kind": "conv", "outputs": 8, "reduction": 4, "positions": 9, "kernel": (3, 3), "stride": (2, 2)}
+    assert Workload(**layer).input_positions == 36
+    assert Workload(**layer, input_size=(5, 6), output_size=(3, 3)).input_positions == 30
+    assert Workload(kind="linear", outputs=8, reduction=4, positions=9).input_positions == 9
+
+
 def test_matmul_has_no_weights_and_heads_are_groups():
     scores = Workload(kind="matmul", outputs=12 * 384, reduction=64, positions=384, groups=12)
     assert scores.weight_elements == 0
@@ -54,6 +61,12 @@ def test_a_table_is_stored_and_not_multiplied():
         ({"stride": (0, 1)}, "stride must be at least 1 in both directions, not (0, 1)"),
         ({"padding": (0, -1)}, "padding must be at least 0 in both directions, not (0, -1)"),
         ({"groups": 3}, "groups must divide the outputs, 8, not be 3"),
+        ({"input_size": (2, 2)}, "input_size must come with output_size"),
+        (
+            {"positions": 5, "input_size": (2, 2), "output_size": (2, 2)},
+            "output_size must have 5 positions, not (2, 2)",
+        ),
+        ({"positions": 4, "input_size": (0, 2), "output_size": (2, 2)}, "input_size must be two positive numbers of a"),
         ({"kind": "linear", "kernel": (3, 3)}, "kernel, stride, padding and dilation must be left out of a linear"),
     ],
 )

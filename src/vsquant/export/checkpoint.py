@@ -13,7 +13,15 @@ from torch import Tensor, nn
 import vsquant
 from vsquant.errors import CalibrationError, CheckpointError, RecipeError, ShapeError, SpecError
 from vsquant.export.building import build
-from vsquant.export.header import FORMAT_VERSION, FloatName, Header, LayerHeader, MatmulHeader, report_headers
+from vsquant.export.header import (
+    FORMAT_VERSION,
+    FloatName,
+    Header,
+    LayerHeader,
+    MatmulHeader,
+    report_headers,
+    workload_headers,
+)
 from vsquant.export.state import canonical_state, is_integer
 from vsquant.export.storage import read_header, read_tensors, write
 from vsquant.export.validation import check_layer_fits, check_layer_tensors, check_ranges, layer_tensors
@@ -62,6 +70,7 @@ def save(model: nn.Module, path: str | Path, *, architecture: Mapping[str, str] 
         calibration_samples=record.calibration_samples,
         method=record.method,
         permuted=record.permuted,
+        workloads=workload_headers(record),
     )
     write(Path(path), header, tensors)
 

@@ -22,8 +22,10 @@ from pydantic import (
 from vsquant.errors import CheckpointError, SpecError
 from vsquant.results.layers import LayerReport
 from vsquant.results.permutation import PermutedChannels
+from vsquant.results.workloads import LayerWorkload
 from vsquant.spec.formats import FloatFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
+from vsquant.spec.workload import Workload, WorkloadKind
 from vsquant.workflows.record import QuantizationRecord
 
 FORMAT_VERSION: Final = 2
@@ -85,6 +87,38 @@ class ReportHeader(_Strict):
     note: str
 
 
+Pair = tuple[NonNegativeInt, NonNegativeInt]
+
+
+class WorkloadHeader(_Strict):
+    """A `LayerWorkload`."""
+
+    name: str
+    calls: NonNegativeInt
+    kind: WorkloadKind
+    outputs: NonNegativeInt
+    reduction: NonNegativeInt
+    positions: NonNegativeInt
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: NonNegativeInt
+    input_size: Pair | None
+    output_size: Pair | None
+
+    @model_validator(mode="after")
+    def _is_a_shape(self) -> WorkloadHeader:
+        _ = self.layer_workload
+        return self
+
+    @property
+    def layer_workload(self) -> LayerWorkload:
+        """The record."""
+        fields = self.model_dump(exclude={"name", "calls"})
+        return LayerWorkload(name=self.name, calls=self.calls, workload=Workload(**fields))
+
+
 class Header(_Strict):
     """Everything a checkpoint says beside its tensors.
 
@@ -115,6 +149,7 @@ class Header(_Strict):
     calibration_samples: NonNegativeInt
     method: str = "rtn"
     permuted: tuple[PermutedChannels, ...] = ()
+    workloads: tuple[WorkloadHeader, ...] = ()
 
     @model_validator(mode="after")
     def _names_each_module_once(self) -> Header:
@@ -174,6 +209,7 @@ class Header(_Strict):
             calibration_samples=self.calibration_samples,
             method=self.method,
             permuted=self.permuted,
+            workloads=tuple(found.layer_workload for found in self.workloads),
         )
 
 
@@ -197,3 +233,11 @@ def check_keys(text: str | bytes, origin: str) -> None:
 def report_headers(record: QuantizationRecord) -> tuple[ReportHeader, ...]:
     """The layer reports of a record, as the header holds them."""
     return tuple(ReportHeader(**dataclasses.asdict(report)) for report in record.layers)
+
+
+def workload_headers(record: QuantizationRecord) -> tuple[WorkloadHeader, ...]:
+    """The shapes of a record, as the header holds them."""
+    return tuple(
+        WorkloadHeader(name=found.name, calls=found.calls, **dataclasses.asdict(found.workload))
+        for found in record.workloads
+    )

@@ -18,10 +18,12 @@ class Workload:
     ``outputs`` counts output features, output channels over all groups, columns over all heads (matmul), or rows of
     the table (embedding). ``reduction`` is the length that vectors divide: input features, input channels of one
     group, the contracted dimension, or embedding_dim. ``positions`` counts the output positions of one sample:
-    pixels, tokens, or rows. A matmul's heads are its ``groups``.
+    pixels, tokens, or rows. A matmul's heads are its ``groups``. ``input_size`` and ``output_size`` are (H, W) of a
+    convolution's input, before padding, and of its output, where they were recorded; ``padding`` is what precedes.
 
-    Invariants: counts are positive, padding is not negative, groups divide outputs, and only a convolution has a
-    kernel, stride, padding or dilation.
+    Invariants: counts are positive, padding is not negative, groups divide outputs, only a convolution has a kernel,
+    stride, padding, dilation or sizes, sizes come together, and the output's size has as many pixels as there are
+    positions.
     """
 
     kind: WorkloadKind
@@ -33,6 +35,8 @@ class Workload:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    input_size: tuple[int, int] | None = None
+    output_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(WorkloadKind):
@@ -48,6 +52,17 @@ class Workload:
         geometry = (self.kernel, self.stride, self.padding, self.dilation)
         if self.kind != "conv" and geometry != ((1, 1), (1, 1), (0, 0), (1, 1)):
             raise SpecError(f"kernel, stride, padding and dilation must be left out of a {self.kind}; not {geometry}")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if (self.input_size is None) != (self.output_size is None):
+            raise SpecError("input_size must come with output_size, and output_size with input_size")
+        if self.input_size is None or self.output_size is None:
+            return
+        if self.kind != "conv" or min(self.input_size) < 1:
+            raise SpecError(f"input_size must be two positive numbers of a convolution, not {self.input_size}")
+        if self.output_size[0] * self.output_size[1] != self.positions:
+            raise SpecError(f"output_size must have {self.positions} positions, not {self.output_size}")
 
     @property
     def taps(self) -> int:
@@ -58,6 +73,13 @@ class Workload:
     def reduction_length(self) -> int:
         """Elements summed into one output: C*R*S."""
         return self.reduction * self.taps
+
+    @property
+    def input_positions(self) -> int:
+        """Positions of one sample's input: its pixels; as many as strides skip where the sizes were not recorded."""
+        if self.input_size is not None:
+            return self.input_size[0] * self.input_size[1]
+        return self.positions * self.stride[0] * self.stride[1]
 
     @property
     def weight_elements(self) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from vsquant.progress import Progress, silent
 from vsquant.results.permutation import PermutedChannels
+from vsquant.results.workloads import LayerWorkload
 from vsquant.spec.layer import ScaleMode
 from vsquant.transform.attention import attention_modules
 from vsquant.transform.fold import FoldReport, fold_batchnorm
@@ -21,6 +22,7 @@ from vsquant.transform.recipe import DEFAULT_KINDS, Recipe
 from vsquant.workflows.batches import Batches, as_batches, by_argument, call
 from vsquant.workflows.permutation import permuted
 from vsquant.workflows.requests import require_finite
+from vsquant.workflows.shapes import RecordingCall
 
 NOTHING_SEEN: Final = Observations(statistics={}, matmuls={}, order=(), samples=0)
 
@@ -35,6 +37,8 @@ class PreparedModel:
     batches: Batches | None = None
     """The calibration data, for what runs it through the quantized layers too."""
     permuted: tuple[PermutedChannels, ...] = ()
+    workloads: tuple[LayerWorkload, ...] = ()
+    """The shapes of all layers and products in the first calibration batch."""
 
 
 def prepare(
@@ -69,11 +73,12 @@ def prepare(
     moments = set(watched if second_moments is None else second_moments)
     whole = bool(measured or moments)
     require_finite({name: module for name, module in watched.items() if name in measured})
+    recording = RecordingCall(call)
     observations = observe(
         copied,
         watched,
         batches if whole else [batches.first],
-        call,
+        recording,
         progress,
         count=batches.count if whole else 1,
         measured=measured,
@@ -81,7 +86,9 @@ def prepare(
         matmuls=[name for name in attention_modules(copied) if name in measured],
         moments=moments,
     )
-    return PreparedModel(model=copied, observations=observations, folded=folded, batches=batches)
+    return PreparedModel(
+        model=copied, observations=observations, folded=folded, batches=batches, workloads=recording.workloads
+    )
 
 
 def permute_prepared(

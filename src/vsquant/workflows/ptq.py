@@ -260,6 +260,7 @@ def _record(prepared: PreparedModel, plans: Sequence[LayerPlan], options: Option
         calibration_samples=prepared.observations.samples,
         method=method,
         permuted=prepared.permuted,
+        workloads=prepared.workloads,
     )
 
 

@@ -11,6 +11,7 @@ from vsquant.errors import VsquantError
 from vsquant.nn import IntegerLayer, QuantLayer
 from vsquant.results.layers import LayerReport
 from vsquant.results.permutation import PermutedChannels
+from vsquant.results.workloads import LayerWorkload
 
 _ATTRIBUTE = "vsquant_record"
 
@@ -21,7 +22,8 @@ class QuantizationRecord:
 
     ``folded`` holds (layer, batch norm) pairs that became one; ``unfolded`` the batch norms that stayed floating point,
     and why. ``method`` is that of the weights, as `vsquant.optimize.method_text` writes it; ``permuted`` has
-    the channels that were reordered.
+    the channels that were reordered; ``workloads`` the shapes of all layers and products in one sample of the
+    calibration data, in the order of their first call.
     """
 
     layers: tuple[LayerReport, ...]
@@ -33,6 +35,7 @@ class QuantizationRecord:
     method: str = "rtn"
     permuted: tuple[PermutedChannels, ...] = ()
     unfolded: tuple[tuple[str, str], ...] = ()
+    workloads: tuple[LayerWorkload, ...] = ()
 
 
 def attach_record(model: nn.Module, record: QuantizationRecord) -> None:
