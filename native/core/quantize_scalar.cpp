@@ -1,4 +1,4 @@
-// The readable twin of core/isa/quantize.inl, and the path of vectors whose size is no multiple of 16.
+// The readable twin of core/isa/quantize*.inl, and the path of vectors whose size is no multiple of 16.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

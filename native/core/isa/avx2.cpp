@@ -1,6 +1,9 @@
 // AVX2, without VNNI: the scale of a vector is an operand of the instruction that widens its partial sums.
 #include <immintrin.h>
 
+#include "core/isa/quantize_lanes.inl"
+#include "core/isa/quantize_vectors.inl"
+#include "core/isa/quantize_halves.inl"
 #include "core/isa/quantize.inl"
 #include "core/kernels.hpp"
 

@@ -1,6 +1,9 @@
 // AVX-512 with VNNI: one instruction multiplies and adds 64 codes.
 #include <immintrin.h>
 
+#include "core/isa/quantize_lanes.inl"
+#include "core/isa/quantize_vectors.inl"
+#include "core/isa/quantize_halves.inl"
 #include "core/isa/quantize.inl"
 #include "core/kernels.hpp"
 

@@ -1,6 +1,9 @@
 // 64-bit Arm with the dot product instructions: sdot adds four products of signed bytes to a 32-bit lane.
 #include <arm_neon.h>
 
+#include "core/isa/quantize_lanes.inl"
+#include "core/isa/quantize_vectors.inl"
+#include "core/isa/quantize_halves.inl"
 #include "core/isa/quantize.inl"
 #include "core/kernels.hpp"
 
