@@ -1,8 +1,8 @@
 // One vector's part of eq. (7): V code products, an adder tree, the scale product of eq. (8), a scale multiplier.
 //
 // Three cycles from operands to partial sum in every configuration: R0 holds operands, R1 the dot product and the scale
-// product, R2 the partial sum. Where a dot product or a scale product is zero R1 keeps its values, so that the scale
-// multiplier does not switch, and a flag makes the partial sum zero.
+// product, R2 the partial sum. Where the scale product is zero R1 keeps its values, so that the scale multiplier does not
+// switch, and a flag makes the partial sum zero. (A zero dot product is known too late, behind the adder tree.)
 //
 // w_load: the weight registers take w and sw.  a_valid: the activation registers take a and sa; `valid` follows three
 // cycles later. An operand that both load in one cycle meet each other. Element i of a vector is bits [i*B +: B].
@@ -31,7 +31,9 @@ module vsq_vector_mac #(
     output reg                              valid,
     output reg signed [SCALED_BITS-1:0]     partial
 );
-  localparam int PRODUCT_BITS = (WB + AB < DOT_BITS) ? WB + AB : DOT_BITS;
+  localparam bit [AB-1:0] ROW_NEGATIVE = (A_SIGNED != 0) ? AB'(1) << (AB - 1) : AB'(0);
+  localparam bit [AB-1:0] LAST_ROW_NEGATIVE = ~ROW_NEGATIVE;
+  localparam int OFFSET = V * ((1 << (WB - 1)) - (1 << (WB + AB - 1)) + ((A_SIGNED != 0) ? 1 << (AB - 1) : 0));
 
   reg [V*WB-1:0] weight;
   reg [V*AB-1:0] activation;
@@ -45,27 +47,28 @@ module vsq_vector_mac #(
     valid <= dot_valid & ~rst;
   end
 
-  genvar i;
+  // All V*WB partial products and the constant are one sum of unsigned rows, so that synthesis makes one compressor tree
+  // of it. The rows are those of Baugh and Wooley: a bit of negative weight -2^n*x is 2^n*~x - 2^n, and OFFSET has every
+  // - 2^n. It takes the place of sign extensions.
+  genvar i, j;
   generate
     for (i = 0; i < V; i = i + 1) begin : g_term
-      wire signed [PRODUCT_BITS-1:0] code_w = PRODUCT_BITS'($signed(weight[i*WB+:WB]));
-      wire signed [PRODUCT_BITS-1:0] code_a;
-      wire signed [DOT_BITS-1:0] sum;
-      if (A_SIGNED != 0) begin : g_signed
-        assign code_a = PRODUCT_BITS'($signed(activation[i*AB+:AB]));
-      end else begin : g_unsigned
-        assign code_a = $signed({{(PRODUCT_BITS - AB) {1'b0}}, activation[i*AB+:AB]});
-      end
-      wire signed [PRODUCT_BITS-1:0] product = code_w * code_a;
-      if (i == 0) begin : g_first
-        assign sum = DOT_BITS'(product);
-      end else begin : g_next
-        assign sum = g_term[i-1].sum + DOT_BITS'(product);
+      for (j = 0; j < WB; j = j + 1) begin : g_row
+        wire [AB-1:0] bits = activation[i*AB+:AB] & {AB{weight[i*WB+j]}};
+        wire [AB-1:0] row = bits ^ ((j == WB - 1) ? LAST_ROW_NEGATIVE : ROW_NEGATIVE);
+        wire [DOT_BITS-1:0] sum;
+        if (j > 0) begin : g_same_term
+          assign sum = g_term[i].g_row[j-1].sum + (DOT_BITS'(row) << j);
+        end else if (i > 0) begin : g_next_term
+          assign sum = g_term[i-1].g_row[WB-1].sum + DOT_BITS'(row);
+        end else begin : g_first_term
+          assign sum = DOT_BITS'(OFFSET) + DOT_BITS'(row);
+        end
       end
     end
   endgenerate
 
-  wire signed [DOT_BITS-1:0] dot = g_term[V-1].sum;
+  wire signed [DOT_BITS-1:0] dot = g_term[V-1].g_row[WB-1].sum;
   reg signed [DOT_BITS-1:0] dot_held;
 
   generate
@@ -94,7 +97,7 @@ module vsq_vector_mac #(
           .product(scale_product)
       );
 
-      wire zero = ~((|scale_product) & (|dot));
+      wire zero = ~|scale_product;
       wire signed [SCALED_BITS-1:0] scaled =
           SCALED_BITS'(dot_held) * $signed({{(SCALED_BITS - SCALE_PRODUCT_BITS) {1'b0}}, scale_held});
 
