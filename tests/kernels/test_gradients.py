@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import vsquant
 from vsquant.errors import VsquantError
+from vsquant.kernels import backends
 
 
 def model() -> nn.Module:
@@ -46,6 +47,67 @@ def test_backward_is_refused_and_forward_does_not_warn(backend: str | None) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         y = outputs(integer, x, backend)
+        assert torch.equal(y, expected) and y.requires_grad
+        with pytest.raises(VsquantError, match="a gradient must not be asked through integer layers, which have none"):
+            y.sum().backward()
+
+
+class Residual(nn.Module):
+    """Two branches of integer layers, of which one gives the floats that the other adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(nn.functional.relu(self.second(nn.functional.relu(self.first(x))) + x))
+
+
+def chained(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+
+
+CHAINS = {
+    "linear": (lambda: chained(nn.Linear(32, 48), nn.Linear(48, 48), nn.Linear(48, 16)), (4, 32)),
+    "residual": (Residual, (4, 32)),
+    "conv": (lambda: chained(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 8, 3)), (2, 3, 9, 9)),
+    "pool": (lambda: nn.Sequential(*chained(nn.Conv2d(3, 16, 3)), nn.MaxPool2d(2), nn.Conv2d(16, 8, 3)), (2, 3, 9, 9)),
+    "float end": (lambda: nn.Sequential(*chained(nn.Linear(32, 48), nn.Linear(48, 48)), Float(48)), (4, 32)),
+}
+
+
+class Float(nn.Module):
+    """Arithmetic with a parameter that is no layer, and wants a gradient."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("compiled", [None, "aot_eager"])
+@pytest.mark.parametrize("kernels", ["eager", "cpu"])
+@pytest.mark.parametrize(
+    ("name", "spec"), [("pool", "w8a8"), *((name, "w4a8-s4/8") for name in CHAINS if name != "pool")]
+)
+def test_backward_through_chained_layers_is_refused(
+    name: str, spec: str, kernels: str, compiled: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernels not in backends():
+        pytest.skip("the native library was not built")
+    monkeypatch.setenv("VSQUANT_BACKEND", kernels)
+    torch.manual_seed(0)
+    build, shape = CHAINS[name]
+    x = torch.randn(shape)
+    integer = vsquant.to_integer(vsquant.quantize(build().eval(), spec, calibration=[x]))
+    assert vsquant.chain_report(integer).chained
+    with torch.inference_mode():
+        expected = integer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = outputs(integer, x.clone().requires_grad_(), compiled)
         assert torch.equal(y, expected) and y.requires_grad
         with pytest.raises(VsquantError, match="a gradient must not be asked through integer layers, which have none"):
             y.sum().backward()

@@ -1,7 +1,7 @@
 """Integer products have no gradient: asking for one is an error, at the moment it is asked for and no sooner.
 
 Autograd is told to pass the products by; where a gradient could flow into one, its result then goes through an operator
-whose backward refuses.
+whose backward refuses. Of codes that chained layers give each other it is the scales, which are floats, that do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ def pass_by_autograd(name: str, library: torch.library.Library) -> None:
 
 
 def refusing_gradient(y: Tensor, arguments: Iterable[Any]) -> Tensor:
-    """``y``, through which a gradient of any of the ``arguments`` it was made from is refused."""
+    """``y``, through which a gradient of any of the ``arguments`` it was made from is refused; integers, which can have
+    none, and all results where gradients are off, as they are.
+    """
+    if not torch.is_grad_enabled() or not y.is_floating_point():
+        return y
     for source in arguments:
         if isinstance(source, Tensor) and source.requires_grad:
             refusing: Tensor = torch.ops.vsquant.without_gradient(y, source)

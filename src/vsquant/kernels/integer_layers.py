@@ -16,6 +16,7 @@ from vsquant.kernels.eager_products import FLOAT_ACTIVATIONS
 from vsquant.kernels.epilogue import Epilogue, Requantized, plain_tensors
 from vsquant.kernels.format_text import format_text
 from vsquant.kernels.gradients import refusing_gradient
+from vsquant.kernels.operators import Share, quantize
 from vsquant.kernels.packed_weight import PackedWeight
 from vsquant.kernels.registry import Backend, Choice, choose, operator
 from vsquant.spec.formats import IntegerFormat
@@ -148,6 +149,18 @@ def layer_outputs_of_codes(
     return y
 
 
+def input_codes(
+    x: Tensor, fmt: IntegerFormat, *, share: Share, activation_range: Tensor | None, scale_mode: ScaleMode
+) -> QuantizedTensor:
+    """`vsquant.kernels.quantize` for the input of a layer on codes, through which a gradient of ``x`` is refused."""
+    codes, scale, coarse = quantize(x, fmt, share=share, coarse_range=activation_range, scale_mode=scale_mode)
+    return QuantizedTensor(
+        codes,
+        None if scale is None else refusing_gradient(scale, (x,)),
+        None if coarse is None else refusing_gradient(coarse, (x,)),
+    )
+
+
 def layer_codes(
     x: QuantizedTensor,
     weight: PackedWeight,
@@ -230,8 +243,9 @@ def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | Mapping[str, Te
     try:
         if out is None:
             result = called(*arguments)
-            wants_gradient = torch.is_grad_enabled() and isinstance(result, Tensor)
-            return refusing_gradient(result, arguments) if wants_gradient else result
+            if isinstance(result, Tensor):
+                return refusing_gradient(result, arguments)
+            return tuple(refusing_gradient(part, arguments) for part in result)
         return called(*arguments, out=out) if isinstance(out, Tensor) else called(*arguments, **out)
     except ValueError as error:
         raise native.translated(error) from None

@@ -137,8 +137,8 @@ class IntegerConv2d(IntegerLayer):
             return images
         # PyTorch transposes matrices, and nothing else, in blocks that fit a cache.
         copies = torch.empty(images.shape, dtype=images.dtype, device=images.device)
-        for copy, sample in zip(copies, images, strict=True):
-            copy.flatten(1).copy_(sample.movedim(0, -1).flatten(0, -2).t())
+        for n in range(images.shape[0]):
+            copies[n].flatten(1).copy_(images[n].movedim(0, -1).flatten(0, -2).t())
         return copies
 
     def _residual(self, residual: Tensor | None, size: torch.Size, walk: kernels.Walk) -> Tensor | None:

@@ -249,11 +249,11 @@ class IntegerLayer(Float32Module):
         """Eqs. (1)-(5) on float32 ``rows`` (samples, rows, length)."""
         assert isinstance(self.spec.activation, IntegerFormat)
         try:
-            return kernels.quantize(
+            return kernels.input_codes(
                 rows,
                 self.spec.activation,
                 share=share_of(self.spec),
-                coarse_range=self.activation_range,
+                activation_range=self.activation_range,
                 scale_mode=activation_scale_mode(self.scale_mode),
             )
         except (NonFiniteError, ScaleRangeError) as error:
