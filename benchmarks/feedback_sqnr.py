@@ -106,7 +106,8 @@ def markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"**{title}**, dB", "", f"| {' | '.join(heads)} |", "|" + " ---: |" * len(heads)]
     for row in rows:
         values = [f"{row[column]:.1f}" for column in COLUMNS]
-        lines.append(f"| {row['N']} | {row['M']} | {' | '.join(values)} | {row['gptq'] - row['paper']:+.1f} |")
+        gain = f"{row['gptq'] - row['paper']:+.1f}".replace("-0.0", "0.0").replace("-", "−")
+        lines.append(f"| {row['N']} | {row['M']} | {' | '.join(values)} | {gain} |")
     return "\n".join(lines)
 
 
