@@ -28,9 +28,9 @@ def pass_by_autograd(name: str, library: torch.library.Library) -> None:
 
 def refusing_gradient(y: Tensor, arguments: Iterable[Any]) -> Tensor:
     """``y``, through which a gradient of any of the ``arguments`` it was made from is refused; integers, which can have
-    none, and all results where gradients are off, as they are.
+    none, as they are. Not to be called where gradients are off.
     """
-    if not torch.is_grad_enabled() or not y.is_floating_point():
+    if not y.is_floating_point():
         return y
     for source in arguments:
         if isinstance(source, Tensor) and source.requires_grad:

@@ -153,7 +153,10 @@ def input_codes(
     x: Tensor, fmt: IntegerFormat, *, share: Share, activation_range: Tensor | None, scale_mode: ScaleMode
 ) -> QuantizedTensor:
     """`vsquant.kernels.quantize` for the input of a layer on codes, through which a gradient of ``x`` is refused."""
-    codes, scale, coarse = quantize(x, fmt, share=share, coarse_range=activation_range, scale_mode=scale_mode)
+    quantized = quantize(x, fmt, share=share, coarse_range=activation_range, scale_mode=scale_mode)
+    if not torch.is_grad_enabled():
+        return quantized
+    codes, scale, coarse = quantized
     return QuantizedTensor(
         codes,
         None if scale is None else refusing_gradient(scale, (x,)),
@@ -243,6 +246,8 @@ def _call(called: Any, arguments: tuple[Any, ...], out: Tensor | Mapping[str, Te
     try:
         if out is None:
             result = called(*arguments)
+            if not torch.is_grad_enabled():
+                return result
             if isinstance(result, Tensor):
                 return refusing_gradient(result, arguments)
             return tuple(refusing_gradient(part, arguments) for part in result)
