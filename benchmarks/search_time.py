@@ -46,7 +46,7 @@ def main() -> None:
     for case in arguments.cases or CASES:
         cases[case] = in_a_process(case)
         print(case, cases[case], flush=True)
-        known = {name: cases[name] for name in CASES if name in cases}
+        known: dict[str, Any] = {name: cases[name] for name in CASES if name in cases}
         write_result(RESULT, {"model": "BERT-base, synthetic weights, seed 0", "threads": THREADS, "cases": known})
         write("search-time.md", markdown(known))
 

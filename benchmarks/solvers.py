@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from files import RESULTS, write
 from provenance import SOURCE_COMMIT, provenance
-from tables import RESULTS, compact, write
+from tables import compact
 
 from vsquant.cli.progress import progress_bars
 from vsquant.optimize import parse_method

@@ -6,25 +6,19 @@ Usage: python benchmarks/tables.py [--measured-at COMMIT] [squad-minilm|squad-mi
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from provenance import provenance
+from files import RESULTS, real_task, write, write_result
 
 from vsquant.cli.progress import progress_bars
-from vsquant.files import replacing
 from vsquant.report import difference_text, to_json, to_markdown, write_png
 from vsquant.results import ResultsStore, Table
 from vsquant.spec import COMPARISON_FORMATS, ScaleMode
-from vsquant.tasks.registry import create_task
 from vsquant.workflows.table import run_table
 from vsquant.workflows.table_request import TableRequest
 
-RESULTS = Path(__file__).resolve().parent / "results"
 LANGUAGE = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32", "per-channel", "nvfp4", "mxfp4")
 IMAGES = ("3/4", "3/6", "4/4", "4/6", "6/4", "6/6", "fp32", "per-channel", "nvfp4", "mxfp4")
 MODES: tuple[ScaleMode, ...] = ("requantize", "paper")
@@ -45,9 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.tables or TABLES:
         by_mode = {mode: measure(name, mode) for mode in MODES}
-        origin = provenance(arguments.measured_at)
         for mode, table in by_mode.items():
-            write(f"table-{name}-{mode}.json", json.dumps({"provenance": origin, **compact(to_json(table))}, indent=1))
+            write_result(f"table-{name}-{mode}.json", compact(to_json(table)), arguments.measured_at)
             write(f"table-{name}-{mode}.md", to_markdown(table).rstrip())
         write_png(by_mode["requantize"], RESULTS / f"table-{name}.png")
         write(f"gain-{name}.md", gains(by_mode["requantize"], by_mode["paper"]))
@@ -57,7 +50,7 @@ def measure(name: str, mode: ScaleMode) -> Table:
     """One table; comparison formats, which have no scale mode, are in the first only."""
     request = TABLES[name]
     columns = tuple(c for c in request.columns if mode == MODES[0] or c not in COMPARISON_FORMATS)
-    task = create_task(name.removesuffix("-all"), data=Path(os.environ["VSQUANT_DATA"]))
+    task = real_task(name.removesuffix("-all"))
     with (
         ResultsStore() as store,
         progress_bars("cells that were measured are kept, the same command continues there") as progress,
@@ -81,12 +74,6 @@ def gains(requantize: Table, paper: Table) -> str:
         ]
         lines.append(f"| {row} | {' | '.join(difference_text(d, requantize.unit) for d in differences)} |")
     return "\n".join(lines)
-
-
-def write(name: str, text: str) -> None:
-    """A result file, whole or not at all."""
-    with replacing(RESULTS / name) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
