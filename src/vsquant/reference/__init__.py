@@ -5,11 +5,14 @@ from vsquant.reference.functions import erf, gelu
 from vsquant.reference.integer_formats import Quantized, quantize_integer
 from vsquant.reference.integer_linear import LinearResult, integer_sum, linear, round_product
 from vsquant.reference.layout import conv_activation_rows, conv_weight_rows
+from vsquant.reference.post_processing import PostProcessed, PostProcessing, post_process, rescale
 from vsquant.reference.quantization import quantize
 
 __all__ = [
     "FloatQuantized",
     "LinearResult",
+    "PostProcessed",
+    "PostProcessing",
     "Quantized",
     "conv_activation_rows",
     "conv_weight_rows",
@@ -17,8 +20,10 @@ __all__ = [
     "gelu",
     "integer_sum",
     "linear",
+    "post_process",
     "quantize",
     "quantize_float",
     "quantize_integer",
+    "rescale",
     "round_product",
 ]
