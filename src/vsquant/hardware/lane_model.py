@@ -50,8 +50,8 @@ class LaneOperand:
 class LaneStep(NamedTuple):
     """What one vector leaves in the lane's registers.
 
-    ``gated``: the scale product or the dot product is zero, so the scale multiplier keeps its operands and the partial
-    sum is forced to zero.
+    ``gated``: the scale product is zero, so the scale multiplier keeps its operands and the partial sum is forced to
+    zero. (A zero dot product is known too late, behind the adder tree.)
     """
 
     dot: int
@@ -87,7 +87,7 @@ def run_lane(
         product = _scale_product(
             lane, 1 if weight_scale is None else weight_scale[j], 1 if activation_scale is None else activation_scale[j]
         )
-        gated = dot == 0 or product == 0
+        gated = product == 0
         partial = 0 if gated else _held(dot * product, lane.scaled_bits, "a scaled partial sum")
         accumulator = _held(accumulator + partial, lane.accumulator_bits, "the accumulator")
         steps.append(LaneStep(dot, product, gated, partial, accumulator))
@@ -115,9 +115,9 @@ def lane_sums(lane: Lane, weight: LaneOperand, activation: LaneOperand) -> LaneS
     gated = 0
     for j in range(vectors):
         dot = (codes_a[j] @ codes_w[j]).astype(np.int64)
-        partial = dot * _scale_products(lane, weight, activation, j)
-        gated += partial.size - int(np.count_nonzero(partial))
-        sums += partial
+        product = np.broadcast_to(_scale_products(lane, weight, activation, j), dot.shape)
+        gated += dot.size - int(np.count_nonzero(product))
+        sums += dot * product
     return LaneSums(sums, gated)
 
 

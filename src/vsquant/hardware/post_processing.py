@@ -33,8 +33,9 @@ class PostProcessingUnit:
     """A unit that takes ``lane``'s sums and gives codes of ``output``, the next layer's activation format.
 
     ``fraction_bits`` F sets the unit of a value, gamma_out * 2^-F; ``multiplier_bits`` is the mantissa of a channel's
-    multiplier. A value is off by at most 1 unit + 2^-multiplier_bits of itself, so a code's quotient by at most
-    2^-F / sigma + q * 2^-multiplier_bits steps: what lies nearer than that to a tie may become the neighbouring code.
+    multiplier. A value is off by at most 1 unit + 2^-multiplier_bits of what it was before its bias; without a bias a
+    code's quotient then is by at most 2^-F / sigma + q * 2^-multiplier_bits steps, and what lies nearer than that to a
+    tie may become the neighbouring code.
 
     Invariants: ``output`` has integer vector scales or none; F >= 1; accumulator and multiplier together have at most
     63 bits.
@@ -162,7 +163,7 @@ class PostProcessingUnit:
         return np.where(vanishes, 0, multiplier), np.where(vanishes, 0, shift)
 
     def verilog_parameters(self) -> dict[str, int]:
-        """The parameters of the RTL's post-processing unit by their names there; how many elements a cycle is its own."""
+        """The parameters of the RTL's unit by their names there, but for how many elements it takes a cycle."""
         return {
             "V": self.vector_size,
             "ACC_BITS": self.lane.accumulator_bits,
