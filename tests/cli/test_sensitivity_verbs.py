@@ -75,6 +75,8 @@ def test_quantize_within_bytes_among_candidates_as_json(vsquant_program, tmp_pat
         (("--allocate", "1 bits"), "the budget must be at least 2.25 bits, the smallest possible"),
         (("--candidates", "w4a8"), "--candidates must come with --allocate"),
         (("--allocate", "4 bits", "--candidates", "w4q8"), "w4q8"),
+        (("--allocate", "4 bits", "--candidates", " ,"), "--candidates must be specs such as w3a8-s4/8,w4a8-s4/8"),
+        (("--allocate", "4 bits", "--candidates", ""), "--candidates must be specs such as w3a8-s4/8,w4a8-s4/8"),
     ],
 )
 def test_requests_that_are_refused(vsquant_program, tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -176,6 +176,12 @@ def test_a_folder_for_finished_layers_is_refused_where_none_are_kept(vsquant_pro
     assert not (tmp_path / "q.safetensors").exists()
 
 
+def test_a_file_is_no_folder_for_finished_layers(vsquant_program, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("")
+    ended = vsquant_program(*QUANTIZE, "-o", tmp_path / "q", "--method", "gptq", "--resume", tmp_path / "kept")
+    assert ended.status == 1 and "resume must be a folder for finished layers, not the file" in ended.err
+
+
 def test_a_table_of_digits_with_every_refinement(vsquant_program, tmp_path: Path) -> None:
     table = "table digits --rows 3/3U --scales 3/4 --no-per-channel --limit 100 --json"
     options = "--bias-correction --batchnorm-reestimation --vector-calibrator mse --activation-candidates 3"

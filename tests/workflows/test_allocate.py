@@ -290,8 +290,12 @@ def test_what_cannot_be_measured(network, batches) -> None:
         vsquant.sensitivity(network, [], calibration=batches)
     with pytest.raises(CalibrationError, match="layer 'idle' must be reached"):
         vsquant.sensitivity(TwoOutputs(8), ["w4a8-s4/8-tensor"], calibration=[torch.randn(2, 6)])
+    used = TwoOutputs(3)
+    del used.idle
     with pytest.raises(CalibrationError, match=r"one number of classes, not \[3, 8\]"):
-        vsquant.sensitivity(TwoOutputs(3), ["w4a8-s4/8-tensor"], calibration=[torch.randn(2, 6)])
+        vsquant.sensitivity(used, ["w4a8-s4/8-tensor"], calibration=[torch.randn(2, 6)])
+    with pytest.raises(CalibrationError, match=r"^layer 'idle' must be reached by the calibration data"):
+        vsquant.allocate(TwoOutputs(8), "4 bits", candidates="w4a8-s4/8", calibration=[torch.randn(2, 6)])
 
 
 def test_an_input_that_is_written_over_is_refused_not_mismeasured() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 import vsquant
 from vsquant import Calibrators, Recipe, Rule, reference
 from vsquant.calibrate import CALIBRATORS, weight_range
-from vsquant.errors import CalibrationError, NonFiniteError, RecipeError
+from vsquant.errors import CalibrationError, NonFiniteError, RecipeError, ScaleRangeError
 from vsquant.nn import QuantEmbedding, QuantLinear
 
 
@@ -143,7 +143,7 @@ def test_layers_of_unsupported_kinds_are_reported() -> None:
     quantized = vsquant.quantize(model, "w4a8-s4/8-token")
     reports = {layer.name: layer for layer in vsquant.quantization_record(quantized).layers}
     assert {name: reports[name].kind for name in ("lstm", "up")} == {"lstm": "LSTM", "up": "ConvTranspose2d"}
-    assert reports["up"].note == "kind not supported: left floating point"
+    assert reports["up"].note.startswith("kind not supported: left floating point; Linear, Conv1d, ")
     assert reports["up"].weights == 64
     assert reports["head"].spec is not None
 
@@ -154,3 +154,12 @@ def test_a_bias_that_is_not_finite_is_named() -> None:
         model[0].bias[0] = float("nan")
     with pytest.raises(NonFiniteError, match="bias of layer '0': a tensor must be finite"):
         vsquant.quantize(model, "w4a16-s4/x")
+
+
+@pytest.mark.parametrize(("spec", "advice"), [("w4a8-s4/8-g16", ", which means without -g16"), ("w4a8-sfp16/fp16", "")])
+def test_a_scale_beyond_fp16_says_the_way_out(spec: str, advice: str) -> None:
+    linear = nn.Linear(64, 8)
+    linear.weight.data *= 1e-6
+    with pytest.raises(ScaleRangeError, match="kept as fp16 must lie between") as raised:
+        vsquant.quantize(linear, spec, calibration=[torch.randn(4, 64)])
+    assert str(raised.value).endswith(f"for this layer{advice}")

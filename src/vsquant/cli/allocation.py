@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsquant.errors import AllocationError
 
 if TYPE_CHECKING:
+    from vsquant.spec import LayerSpec
     from vsquant.workflows.task_quantization import AllocationRequest
 
 
@@ -16,10 +16,9 @@ def checked_request(budget: str | None, candidates: str | None, spec: str, outpu
     """The request that the options make, its recipe beside the checkpoint; None without a budget.
 
     Raises:
-        AllocationError: the budget is malformed, candidates come without one, or ``spec`` is a recipe.
+        AllocationError: the budget is malformed, candidates are none or come without one, or ``spec`` is a recipe.
         SpecError: a candidate is no spec.
     """
-    from vsquant.spec import LayerSpec
     from vsquant.workflows.allocate import weight_candidates
     from vsquant.workflows.budget import Budget
     from vsquant.workflows.task_quantization import AllocationRequest
@@ -31,6 +30,14 @@ def checked_request(budget: str | None, candidates: str | None, spec: str, outpu
     Budget.parse(budget)
     if spec.endswith((".yaml", ".yml")):
         raise AllocationError(f"--allocate must start from a spec such as w4a8-s4/8, not from the recipe {spec}")
-    texts: Sequence[str] = [] if candidates is None else candidates.split(",")
-    chosen = tuple(LayerSpec.parse(text.strip()) for text in texts) if texts else weight_candidates(spec)
+    chosen = weight_candidates(spec) if candidates is None else _specs(candidates)
     return AllocationRequest(budget=budget, candidates=chosen, path=output.with_suffix(".recipe.yaml"))
+
+
+def _specs(candidates: str) -> tuple[LayerSpec, ...]:
+    from vsquant.spec import LayerSpec
+
+    texts = [text.strip() for text in candidates.split(",") if text.strip()]
+    if not texts:
+        raise AllocationError(f"--candidates must be specs such as w3a8-s4/8,w4a8-s4/8, not {candidates!r}")
+    return tuple(LayerSpec.parse(text) for text in texts)

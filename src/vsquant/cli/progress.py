@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -55,7 +55,7 @@ class _Lines:
 
 
 @contextmanager
-def progress_bars(kept: str) -> Iterator[Progress]:
+def progress_bars(kept: str | Callable[[], str]) -> Iterator[Progress]:
     """Bars for the length of a block; they are transient. Where standard error is no terminal, a line now and then.
 
     An interrupt ends the program with status 130; ``kept`` says then what became of the work.
@@ -76,5 +76,5 @@ def progress_bars(kept: str) -> Iterator[Progress]:
         with bars:
             yield _Steps(bars) if console.is_terminal else _Lines(console)
     except KeyboardInterrupt:
-        console.print(f"stopped; {kept}", soft_wrap=True)
+        console.print(f"stopped; {kept if isinstance(kept, str) else kept()}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,15 +110,32 @@ def quantize(
 
 
 def _checked_resume(resume: Path | None, method: Method) -> Path | None:
+    from vsquant.workflows.options import require_folder
     from vsquant.workflows.solve import reads_data
 
+    require_folder(resume)
     if resume is not None and not reads_data(method):
         raise typer.BadParameter(f"method {method.name} keeps nothing; leave it out", param_hint="--resume")
     return resume
 
 
-def _kept(resume: Path | None) -> str:
-    return "nothing was written" if resume is None else "finished layers are kept, and the same command goes on there"
+def _kept(resume: Path | None) -> Callable[[], str]:
+    """What an interrupt finds: how many layers and blocks this run has finished since it began."""
+    before = _finished(resume)
+
+    def kept() -> str:
+        if resume is None:
+            return "nothing was written"
+        count = len(_finished(resume) - before)
+        if count:
+            return f"layers and blocks finished and kept: {count}; the same command goes on there"
+        return "no further layer was finished" if before else "no layer was finished yet, so none is kept"
+
+    return kept
+
+
+def _finished(resume: Path | None) -> set[Path]:
+    return set() if resume is None else set(resume.glob("*/*.safetensors"))
 
 
 def _plain(quantized: QuantizedTask, request: QuantizationRequest) -> dict[str, object]:

@@ -109,7 +109,9 @@ def quantize_weight(
             mode = activation_scale_mode(scale_mode)
             quantized = kernels.quantize(rows, fmt, coarse_range=coarse_range, scale_mode=mode)
     except (NonFiniteError, ScaleRangeError) as error:
-        raise type(error)(f"weight of layer {name!r}: {error}") from error
+        g16 = isinstance(error, ScaleRangeError) and not isinstance(fmt, FloatFormat) and fmt.coarse_fp16
+        advice = ", which means without -g16" if g16 else ""
+        raise type(error)(f"weight of layer {name!r}: {error}{advice}") from error
     return QuantizedWeight.from_positions(quantized, weight.shape)
 
 

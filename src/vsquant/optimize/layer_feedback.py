@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vsquant import kernels
+from vsquant.errors import CalibrationError
 from vsquant.optimize.error_feedback import damped_cholesky, error_feedback
 from vsquant.optimize.input_moments import InputMoments
 from vsquant.optimize.methods import ErrorFeedback
@@ -44,16 +45,23 @@ def layer_feedback(
     ``coarse_scale`` (K,) is that of the weight by eq. (4), or by a calibrator where there are no vectors.
 
     Raises:
-        CalibrationError: the damped Hessian is not positive definite, or no row was seen.
+        CalibrationError: no row was seen, or too few to factor the damped Hessian.
         ScaleRangeError: a scale would be infinite in fp16.
     """
     centred = method.free_bias and has_bias
     hessian = moments.hessian(centred=centred)
-    wanted = weight
-    if method.compensation > 0:
-        deviation = moments.deviation(centred=centred) * method.compensation
-        wanted = compensated(weight, hessian, deviation, method.damping)
-    settled = error_feedback(wanted, hessian, fmt, method, coarse_scale)
+    try:
+        wanted = weight
+        if method.compensation > 0:
+            deviation = moments.deviation(centred=centred) * method.compensation
+            wanted = compensated(weight, hessian, deviation, method.damping)
+        settled = error_feedback(wanted, hessian, fmt, method, coarse_scale)
+    except CalibrationError as error:
+        more = max(0.1, 10 * method.damping)
+        raise CalibrationError(
+            f"calibration must give enough rows of inputs for {hessian.shape[2]} columns, not {moments.rows} with "
+            f"damping={method.damping:g}; give more samples, or more damping such as damping={more:g}"
+        ) from error
     shift = bias_shift(weight, kernels.dequantize(settled.weight, weight.shape[2]), moments) if centred else None
     return LayerFeedback(settled.weight, shift)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vsquant.errors import AllocationError
+from vsquant.results.plain_table import plain_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,27 @@ class Sensitivity:
     draws: int
     seed: int
     scale_mode: str
+
+    def __str__(self) -> str:
+        """For each candidate, what all layers cost together and the layers ranked by what each does."""
+        parts = [
+            f"{self.model} in {candidate}: {self.divergence(candidate):.3g} nats a row from all layers, "
+            f"from {self.samples} calibration samples\n"
+            + plain_table(
+                ("layer", "weights", "relative error", "nats"),
+                [
+                    (
+                        layer.name or "the model itself",
+                        f"{layer.elements:,}",
+                        f"{form.relative_error:.2g}",
+                        f"{form.divergence:.2g}",
+                    )
+                    for layer, form in self.ranked(candidate)
+                ],
+            )
+            for candidate in self.candidates
+        ]
+        return "\n\n".join(parts)
 
     def index(self, candidate: str) -> int:
         """Where a candidate stands.
@@ -121,6 +143,23 @@ class AllocationRecord:
     layers: tuple[LayerChoice, ...]
     uniform: tuple[UniformChoice, ...]
     samples: int
+
+    def __str__(self) -> str:
+        """What each layer was given, as a table in text, and what it comes to."""
+        rows = [
+            (
+                layer.name or "the model itself",
+                layer.chosen.spec,
+                f"{layer.chosen.weight_bits:.2f}",
+                f"{layer.chosen.divergence:.2g}",
+            )
+            for layer in self.layers
+        ]
+        return (
+            f"{self.model} within {self.budget}: {self.weight_bits:.3f} bits a weight, "
+            f"{self.stored_bytes:,} bytes packed, {self.divergence:.3g} nats a row\n"
+            + plain_table(("layer", "spec", "bits", "nats"), rows)
+        )
 
     @property
     def divergence(self) -> float:

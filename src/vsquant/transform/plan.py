@@ -79,11 +79,20 @@ def unsupported_layers(model: nn.Module) -> tuple[LayerReport, ...]:
             weights=weights,
             padding=0.0,
             unsigned_activations=None,
-            note="kind not supported: left floating point",
+            note=_unsupported(module),
         )
         for name, module in model.named_modules()
         if name not in reached and (weights := _own_weights(module))
     )
+
+
+def _unsupported(module: nn.Module) -> str:
+    if isinstance(module, nn.MultiheadAttention):
+        return (
+            "kind not supported: left floating point; its projections are bare matrices: attention that calls Linear "
+            "layers in its forward can be quantized"
+        )
+    return "kind not supported: left floating point; Linear, Conv1d, Conv2d and Embedding layers can be quantized"
 
 
 def _own_weights(module: nn.Module) -> int:

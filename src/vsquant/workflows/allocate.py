@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -14,22 +14,31 @@ from torch import nn
 
 from vsquant.errors import AllocationError
 from vsquant.files import replacing
-from vsquant.optimize.allocation import AllocationProblem, Tie, least_cost
+from vsquant.optimize.allocation import AllocationProblem, Tie
 from vsquant.optimize.allocation import allocate as solve
 from vsquant.progress import Progress, silent
 from vsquant.results.sensitivity import (
     AllocationRecord,
     FormatSensitivity,
     LayerChoice,
-    LayerSensitivity,
     Sensitivity,
     UniformChoice,
 )
 from vsquant.spec.formats import MAX_ELEMENT_BITS, MIN_ELEMENT_BITS, IntegerFormat
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.recipe import FirstLast, Recipe, Rule
+from vsquant.workflows.allocation_costs import (
+    Costs,
+    cost_table,
+    measured_formats,
+    planned_formats,
+    require_possible,
+    require_within,
+    same_spec_ties,
+    weights_counted,
+)
 from vsquant.workflows.batches import repeatable
-from vsquant.workflows.budget import Budget, BudgetUnit
+from vsquant.workflows.budget import Budget
 from vsquant.workflows.prepare import prepare
 from vsquant.workflows.sensitivity import DRAWS, Measuring, as_specs
 from vsquant.workflows.sensitivity import measure as measure_sensitivity
@@ -37,9 +46,6 @@ from vsquant.workflows.sensitivity_pass import Logits
 
 Measure: TypeAlias = Literal["divergence", "output"]
 """What is summed over layers: estimated divergence of the network, or relative squared error of layers' outputs."""
-
-Costs: TypeAlias = Mapping[tuple[str, str], float] | Callable[[str, LayerSpec], float]
-"""What (layer name, spec in force) costs: a table by name and notation, or a function."""
 
 _GLOB: Final = re.compile(r"[*?\[\]]|^re:")
 
@@ -51,6 +57,10 @@ class Allocation:
     recipe: Recipe
     record: AllocationRecord
     sensitivity: Sensitivity
+
+    def __str__(self) -> str:
+        """What each layer was given, as a table in text."""
+        return str(self.record)
 
     def to_yaml(self) -> str:
         """The recipe as YAML, with its provenance in comments."""
@@ -112,15 +122,18 @@ def allocate(
         The recipe, for `vsquant.quantize`, with a record of what was chosen.
 
     Raises:
-        AllocationError: the budget is malformed or less than the least possible, which the message says; a layer of
-            ``same_spec`` does not exist, or ``costs`` lacks one.
+        AllocationError: the budget is malformed or less than the least possible, which the message says (before any
+            measuring, where the budget is of bits or bytes); a layer of ``same_spec`` does not exist, or ``costs``
+            lacks one or says what is no cost.
         CalibrationError, SpecError, RecipeError, NonFiniteError, ShapeError: as `vsquant.sensitivity`.
     """
     limit = as_budget(budget, costs)
-    specs = weight_candidates(candidates) if isinstance(candidates, (LayerSpec, str)) else candidates
+    specs = as_specs(weight_candidates(candidates) if isinstance(candidates, (LayerSpec, str)) else candidates)
     how = Measuring(logits=logits, scale_mode=scale_mode, first_last=first_last, draws=draws, seed=seed, name=name)
-    prepared = prepare(model, repeatable(calibration), batchnorm_pairs=batchnorm_pairs, progress=progress)
-    found = measure_sensitivity(prepared, as_specs(specs), calibration, how, progress=progress)
+    ordered = prepare(model, repeatable(calibration), layers=(), batchnorm_pairs=batchnorm_pairs)
+    require_possible(planned_formats(ordered, specs, first_last), limit, same_spec)
+    prepared = prepare(model, calibration, batchnorm_pairs=batchnorm_pairs, progress=progress)
+    found = measure_sensitivity(prepared, specs, calibration, how, progress=progress)
     return allocate_measured(found, limit, costs=costs, same_spec=same_spec, measure=measure, first_last=first_last)
 
 
@@ -168,19 +181,17 @@ def allocate_measured(
     Raises:
         AllocationError: as `allocate`.
     """
-    table = _cost_table(found, budget, costs)
-    scale = found.elements if budget.unit == "bits" else 1
+    layers = measured_formats(found)
+    scale = weights_counted(layers, budget)
     problem = AllocationProblem(
         errors=np.array([[_error(option, measure) for option in layer.formats] for layer in found.layers]),
-        costs=table,
+        costs=cost_table(layers, budget, costs),
         budget=budget.limit * scale,
-        ties=(*_same_spec(found, same_spec), *_same_activation(found)),
+        ties=(*same_spec_ties(layers, same_spec), *_same_activation(found)),
     )
-    least = least_cost(problem)
-    if least > problem.budget:
-        raise AllocationError(_too_small(budget, least / scale))
+    require_within(problem, budget, scale)
     choice = solve(problem)
-    record = _record(found, budget, choice, table / scale)
+    record = _record(found, budget, choice, problem.costs / scale)
     return Allocation(recipe=_recipe(record, first_last), record=record, sensitivity=found)
 
 
@@ -223,37 +234,6 @@ def _error(option: FormatSensitivity, measure: Measure) -> float:
     return option.divergence if measure == "divergence" else option.relative_error
 
 
-def _cost_table(found: Sensitivity, budget: Budget, costs: Costs | None) -> NDArray[np.float64]:
-    """(layers, candidates) in the budget's unit; bits are of all weights together."""
-    return np.array(
-        [[_cost(layer, option, budget.unit, costs) for option in layer.formats] for layer in found.layers],
-        dtype=np.float64,
-    )
-
-
-def _cost(layer: LayerSensitivity, option: FormatSensitivity, unit: BudgetUnit, costs: Costs | None) -> float:
-    if unit == "bits":
-        return layer.elements * option.weight_bits
-    if unit == "bytes" or costs is None:
-        return option.stored_bytes
-    if not isinstance(costs, Mapping):
-        return float(costs(layer.name, LayerSpec.parse(option.spec)))
-    if (layer.name, option.spec) not in costs:
-        raise AllocationError(f"costs must have an entry for {(layer.name, option.spec)!r}, which is missing")
-    return float(costs[layer.name, option.spec])
-
-
-def _same_spec(found: Sensitivity, groups: Sequence[Sequence[str]]) -> Iterator[Tie]:
-    places = {layer.name: place for place, layer in enumerate(found.layers)}
-    for group in groups:
-        unknown = [name for name in group if name not in places]
-        if unknown:
-            raise AllocationError(f"same_spec must name layers of the model; {unknown[0]!r} is none of its layers")
-        if len(group) > 1:
-            layers = tuple(places[name] for name in group)
-            yield Tie(layers=layers, labels=tuple(range(len(found.candidates))))
-
-
 def _same_activation(found: Sensitivity) -> Iterator[Tie]:
     """Layers that read one tensor quantize it alike; those that a fallback decides for have no say."""
     parsed = [LayerSpec.parse(candidate) for candidate in found.candidates]
@@ -268,11 +248,3 @@ def _same_activation(found: Sensitivity) -> Iterator[Tie]:
     for layers in readers.values():
         if len(layers) > 1:
             yield Tie(layers=tuple(layers), labels=labels)
-
-
-def _too_small(budget: Budget, least: float) -> str:
-    amount = {"bits": f"{least:.4g} bits", "bytes": f"{least:,.0f} bytes", "cost": f"{least:g}"}[budget.unit]
-    return (
-        f"the budget must be at least {amount}, the smallest possible with these candidates and ties, "
-        f"not {budget.text}; raise it or add smaller candidates"
-    )

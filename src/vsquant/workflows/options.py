@@ -74,13 +74,14 @@ class Options:
 
         Raises:
             SpecError: ``method``, ``scale_mode`` and ``calibrators`` contradict each other.
-            CalibrationError: ``calibrators`` are none.
+            CalibrationError: ``calibrators`` are none, or ``resume`` is a file.
         """
         if calibrators is not None and not isinstance(calibrators, Calibrators):
             raise CalibrationError(
                 f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
             )
         method, scale_mode = settle(method, scale_mode)
+        require_folder(resume)
         if calibrators is not None and calibrators.candidates > 1 and scale_mode == "paper":
             raise SpecError(
                 "scale_mode must not be 'paper' with candidates=3, which has codes follow scales; use 'requantize'"
@@ -117,3 +118,13 @@ class Options:
     def reads_data(self) -> bool:
         """Whether calibration data runs through the quantized layers too."""
         return self.corrected or reads_data(self.method)
+
+
+def require_folder(resume: str | Path | None) -> None:
+    """Refuse to keep finished layers in what is not a folder.
+
+    Raises:
+        CalibrationError: ``resume`` is a file.
+    """
+    if resume is not None and Path(resume).exists() and not Path(resume).is_dir():
+        raise CalibrationError(f"resume must be a folder for finished layers, not the file {str(resume)!r}")

@@ -14,6 +14,7 @@ from vsquant.progress import Progress, silent
 from vsquant.results.sensitivity import Sensitivity
 from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.transform.recipe import DEFAULT_KINDS, FirstLast, Recipe
+from vsquant.workflows.allocation_costs import planned_formats
 from vsquant.workflows.batches import repeatable
 from vsquant.workflows.prepare import PreparedModel, plan, prepare
 from vsquant.workflows.ranges import activation_ranges
@@ -117,9 +118,20 @@ def measure(
     )
 
 
+def _require_reached(prepared: PreparedModel, candidate: LayerSpec, first_last: FirstLast) -> None:
+    """Refuse layers that calibration missed, before a message could be about one of the candidates."""
+    for layer in planned_formats(prepared, [candidate], first_last):
+        if layer.name not in prepared.observations.order:
+            raise CalibrationError(
+                f"layer {layer.name!r} must be reached by the calibration data, but was not; give data that reaches "
+                "it, or take it out of the model"
+            )
+
+
 def _options(prepared: PreparedModel, candidates: Sequence[LayerSpec], how: Measuring) -> dict[str, list[Option]]:
     """By layer, one option per candidate; layers that stay float have none."""
     options: dict[str, list[Option]] = {}
+    _require_reached(prepared, candidates[0], how.first_last)
     for candidate in candidates:
         recipe = Recipe.from_spec(candidate, how.first_last)
         plans = plan(prepared.model, prepared.observations, recipe, how.scale_mode)

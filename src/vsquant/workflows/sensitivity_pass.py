@@ -70,7 +70,7 @@ class SensitivityPass:
             kind=match.kind,
             shape=shape,
             elements=float_weight(match.module).numel(),
-            shared_input=self._input_of(name),
+            shared_input=self._inputs[name],
             formats=tuple(
                 self._format(name, str(candidate), option, shape, draws)
                 for candidate, option in zip(candidates, self._options[name], strict=True)
@@ -119,13 +119,6 @@ class SensitivityPass:
         for captured in calls:
             number = numbers.setdefault(captured.input_identity, len(numbers))
             self._inputs.setdefault(captured.name, number)
-
-    def _input_of(self, name: str) -> int:
-        if name not in self._inputs:
-            raise CalibrationError(
-                f"layer {name!r} must be reached by the calibration data, but was not; give such data, or skip it"
-            )
-        return self._inputs[name]
 
 
 def all_logits(output: Any, batch: Any) -> Tensor:
