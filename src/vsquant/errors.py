@@ -43,6 +43,10 @@ class AllocationError(VsquantError, ValueError):
     """A budget is malformed or too small, or what is to be allocated contradicts itself."""
 
 
+class AcceleratorError(VsquantError, ValueError):
+    """The description of an accelerator is malformed, a layer does not fit it, or a part of it has no known cost."""
+
+
 class CheckpointError(VsquantError):
     """A checkpoint is foreign, truncated, inconsistent, or could not be written."""
 

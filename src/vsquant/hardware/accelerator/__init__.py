@@ -1,0 +1,1 @@
+"""What a network costs on an accelerator: actions counted from layer shapes, times what each action takes."""
