@@ -4,21 +4,25 @@ All are rounded to nearest (requantize) and evaluated on the same samples; diffe
 That is over samples: how much another rounding alone may change is what the orders of chance show. The order is found
 on calibration samples only. ``VSQUANT_DATA`` names the folder of real data.
 
-Usage: python benchmarks/permutation.py [cifar10|imagenet-efficientnet-lite0|squad-minilm …]
+Usage: python benchmarks/permutation.py [--specs SPEC …] [cifar10|imagenet-efficientnet-lite0|squad-minilm …]
+
+Every spec is kept as soon as it is measured; with ``--specs`` the others stay as they were.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
-from files import real_task, write, write_result
+from files import RESULTS, real_task, write, write_result
+from provenance import SOURCE_COMMIT
 
 from vsquant.report import difference_text
 from vsquant.results import Scores
@@ -42,9 +46,9 @@ class Setting:
 IMAGES: Final = ("w4a4u-s4/4", "w4a8-s4/8", "w3a8-s4/8")
 LANGUAGE: Final = ("w4a4-s4/4", "w4a8-s4/8", "w3a8-s4/8")
 SETTINGS: Final[Mapping[str, Setting]] = {
-    "cifar10": Setting(specs=IMAGES, samples=64, limit=None, chances=8),
+    "cifar10": Setting(specs=IMAGES, samples=64, limit=None, chances=4),
     "imagenet-efficientnet-lite0": Setting(specs=IMAGES, samples=32, limit=None, chances=5),
-    "squad-minilm": Setting(specs=LANGUAGE, samples=32, limit=400, chances=3),
+    "squad-minilm": Setting(specs=LANGUAGE, samples=32, limit=300, chances=2),
 }
 
 
@@ -52,31 +56,44 @@ def main() -> None:
     """Measure the tasks named on the command line, or all, and write their files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", help=", ".join(SETTINGS))
-    for name in parser.parse_args().tasks or SETTINGS:
-        result = compared(real_task(name), SETTINGS[name])
-        write_result(f"permutation-{name}.json", result)
-        write(f"permutation-{name}.md", markdown(result))
+    parser.add_argument("--specs", nargs="*", help="only these of a task's specs")
+    arguments = parser.parse_args()
+    for name in arguments.tasks or SETTINGS:
+        setting = SETTINGS[name]
+        specs = [spec for spec in setting.specs if spec in (arguments.specs or setting.specs)]
+        for result in compared(real_task(name), setting, specs):
+            keep(name, setting, result)
 
 
-def compared(task: Task, setting: Setting) -> dict[str, Any]:
-    """Every spec with channels as they come, reordered, and in orders of chance."""
+def keep(name: str, setting: Setting, result: dict[str, Any]) -> None:
+    """Write the result's rows, and those of other specs as they were."""
+    path = RESULTS / f"permutation-{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    rows = {row["spec"]: row for row in (*known, *result["rows"])}
+    whole = {**result, "rows": [rows[spec] for spec in setting.specs if spec in rows]}
+    write_result(path.name, whole)
+    write(path.with_suffix(".md").name, markdown(whole))
+
+
+def compared(task: Task, setting: Setting, specs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Spec by spec: channels as they come, reordered, and in orders of chance."""
     model = task.load_model()
     batches = task.calibration_batches(setting.samples)
     prepared = prepare(model, batches, batchnorm_pairs=task.batchnorm_pairs(model))
     chances = shuffled(prepared, batches[0], setting.chances)
     baseline = task.evaluate(model, limit=setting.limit)
-    rows = []
-    for spec in setting.specs:
+    for spec in specs:
         start = time.perf_counter()
         reordered = permute_prepared(prepared, as_recipe(spec), batches)
         seconds = time.perf_counter() - start
         plain, better, *others = (scored(task, one, spec, setting) for one in (prepared, reordered, *chances))
         measured = row(spec, plain, better, baseline, reordered)
-        rows.append(measured | {"chances": [other.value() for other in others], "search_seconds": seconds})
-    return {
-        "task": task.name, "metric": task.metric, "float": baseline.value(), "samples": baseline.count,
-        "calibration_samples": setting.samples, "caveat": task.caveat, "rows": rows,
-    }  # fmt: skip
+        measured |= {"chances": [other.value() for other in others], "search_seconds": seconds}
+        yield {
+            "task": task.name, "metric": task.metric, "float": baseline.value(), "samples": baseline.count,
+            "calibration_samples": setting.samples, "caveat": task.caveat,
+            "rows": [measured | {"commit": SOURCE_COMMIT}],
+        }  # fmt: skip
 
 
 def shuffled(prepared: PreparedModel, batch: Any, count: int) -> list[PreparedModel]:
