@@ -48,6 +48,7 @@ def test_the_version(vsquant_program) -> None:
         (), ("frob",), ("table",), ("table", "tiny", "--frob"), ("table", "tiny", "--limit", 0),
         ("table", "tiny", "--limit", "x"), ("quantize", "-", "w8a8", "--task", "tiny"), ("evaluate", "x"),
         ("table", "tiny", "--calibration-samples", 0), ("inspect",), ("doctor", "tiny"),
+        ("doctor", "-", "w4a8-s4/8"),
         ("hw",), ("hw", "frob"),
     ],
 )  # fmt: skip

@@ -236,7 +236,7 @@ def test_logits_of_another_shape_are_refused(resnet, photographs):
 def test_names_and_options(photographs):
     with pytest.raises(DataError, match=r"an ImageNet task must be one of imagenet, .*, not 'imagenet-vgg'"):
         ImagenetTask("imagenet-vgg", data=photographs)
-    with pytest.raises(DataError, match="brings its own model; leave --model out, not 'other'"):
+    with pytest.raises(DataError, match="brings its own model; leave --model out, or give - for MODEL, not 'other'"):
         ImagenetTask("imagenet-efficientnet-lite0", data=photographs, model="other")
 
 

@@ -230,7 +230,8 @@ def test_the_spec_of_a_cell(row: str, column: str, options: dict[str, Any], spec
     [
         ({"rows": ()}, "must have at least one row and one column"),
         ({"rows": ("48",)}, "or with their scale bits 4/4U/4/6, not '48'"),
-        ({"rows": ("9/9",)}, "must be 2..8"),
+        ({"rows": ("9/9",)}, "a row must be 2 to 8 weight bits / 2 to 8 activation bits"),
+        ({"rows": ("4/8S",)}, "such as 4/8 or 4/4U, not '4/8S'"),
         ({"columns": ("4/99",)}, "a column must be weight/activation scale bits"),
         ({"rows": ("4/4/6",)}, "or with their scale bits 4/4U/4/6, not '4/4/6'"),
         (

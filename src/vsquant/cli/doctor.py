@@ -46,6 +46,10 @@ def doctor(
         raise typer.BadParameter("one of --profile and --sensitivity at a time", param_hint="--profile")
     if name is None:
         _surroundings(as_json)
+    elif name == "-":
+        raise typer.BadParameter(
+            "a task's own network goes by the task's name, such as squad-minilm", param_hint="MODEL"
+        )
     elif spec is None:
         raise typer.BadParameter("a MODEL needs a SPEC, such as w4a8-s4/8", param_hint="SPEC")
     elif sensitivity:

@@ -37,13 +37,18 @@ def table(
     data: Data = None,
     model: Model = None,
     rows: Annotated[
-        str | None, typer.Option(help="Weight/activation bits, such as 3/8,4/8,4/4U (U: unsigned where possible).")
+        str | None,
+        typer.Option(
+            help="Weight/activation bits, such as 3/8,4/4U (U: unsigned where possible). By default those of the "
+            "published tables: 3/8,4/8,6/8,8/8, of images 4/4U,6/4U,6/6U,8/8U."
+        ),
     ] = None,
     scales: Annotated[
         str | None,
         typer.Option(
-            help="Weight/activation scale bits, such as 4/8,6/10,fp16,fp32,per-channel,nvfp4,mxfp4. Per-channel is "
-            "added if left out; --no-per-channel leaves it out."
+            help="Weight/activation scale bits, such as 4/8,6/10,x/8; fp16, fp32, per-channel; or a comparison format: "
+            "nvfp4, nvfp4-4over6, mxfp4, mxint8, int4-g128. Per-channel is added if left out; "
+            "--no-per-channel leaves it out."
         ),
     ] = None,
     per_channel: Annotated[bool, typer.Option(help="Whether the per-channel column is there.")] = True,

@@ -23,6 +23,11 @@ SCHEMA_VERSION: Final = 1
 _LOCK_WAIT_SECONDS: Final = 60.0
 _ELSEWHERE: Final = "delete or move it, or give another path (--store)"
 
+_REFUSALS: Final = (
+    "CREATE TABLE IF NOT EXISTS refusals (key TEXT PRIMARY KEY, inputs TEXT NOT NULL, reason TEXT NOT NULL)"
+)
+"""Not in stores of earlier versions, which are the same otherwise."""
+
 _SCHEMA: Final = (
     "CREATE TABLE store (schema_version INTEGER NOT NULL)",
     "CREATE TABLE cells (key TEXT PRIMARY KEY, inputs TEXT NOT NULL, record TEXT NOT NULL, scores BLOB NOT NULL)",
@@ -119,10 +124,22 @@ class ResultsStore:
                 f"{_ELSEWHERE}"
             ) from error
 
+    def refusal(self, key: str) -> str | None:
+        """Why what is under ``key`` cannot be evaluated; None where no such reason was kept."""
+        with self._failures_explained():
+            row = self._connection.execute("SELECT reason FROM refusals WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put_refusal(self, key: str, inputs: Mapping[str, Any], reason: str) -> None:
+        """Keep why what is under ``key``, which must be ``content_key(inputs)``, cannot be evaluated."""
+        _check_key(key, inputs)
+        with self._failures_explained(), self._transaction():
+            row = (key, _canonical_json(inputs), reason)
+            self._connection.execute("INSERT OR REPLACE INTO refusals VALUES (?, ?, ?)", row)
+
     def put(self, key: str, inputs: Mapping[str, Any], record: CellRecord) -> None:
         """Keep ``record`` under ``key``, which must be ``content_key(inputs)``; all or nothing."""
-        if key != content_key(inputs):
-            raise ValueError(f"key must be content_key(inputs), {content_key(inputs)}, not {key}")
+        _check_key(key, inputs)
         row = (key, _canonical_json(inputs), json.dumps(record.to_dict()), record.scores.to_bytes())
         with self._failures_explained(), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
@@ -145,6 +162,7 @@ class ResultsStore:
                     f"{version[0] if version else 'none'}; it was written by another vsquant: "
                     "install that one, or give another path (--store)"
                 )
+            self._connection.execute(_REFUSALS)
             self._use_write_ahead_log()
 
     def _use_write_ahead_log(self) -> None:
@@ -177,6 +195,11 @@ class ResultsStore:
             ) from error
         except sqlite3.Error as error:
             raise StoreError(f"the results store {self.path} cannot be used ({error})") from error
+
+
+def _check_key(key: str, inputs: Mapping[str, Any]) -> None:
+    if key != content_key(inputs):
+        raise ValueError(f"key must be content_key(inputs), {content_key(inputs)}, not {key}")
 
 
 def _advice(reason: str) -> str:

@@ -140,7 +140,9 @@ class ImagenetTask(ClassificationTask):
 def _classifier(name: str, model: str | None) -> Callable[[], Classifier]:
     if name == "imagenet-efficientnet-lite0":
         if model is not None:
-            raise DataError(f"task {name!r} brings its own model; leave --model out, not {model!r}")
+            raise DataError(
+                f"task {name!r} brings its own model; leave --model out, or give - for MODEL, not {model!r}"
+            )
         return efficientnet_lite0
     if name == "imagenet-resnet50":
         return partial(by_name, model or RESNET50, task=name)

@@ -118,14 +118,15 @@ class TableRunner:
         Raises:
             SpecError, DataError: as `run_table`.
         """
-        missing = [cell for cell in cells if self._stored(self._cell_inputs(cell)) is None]
+        missing = [cell for cell in cells if not self.holds(cell)]
         for cell in missing:
             recipe = Recipe.from_spec(cell.spec, self._request.first_last)
             plan(self._float_model().model, self._float_model().observations, recipe, cell.scale_mode)
 
     def holds(self, cell: CellRequest) -> bool:
-        """Whether the store has the cell."""
-        return self._stored(self._cell_inputs(cell)) is not None
+        """Whether the store has the cell, or why there is none."""
+        inputs = self._cell_inputs(cell)
+        return self._stored(inputs) is not None or self._refusal(inputs) is not None
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
@@ -136,9 +137,13 @@ class TableRunner:
         """One cell's record, from the store where it is there; or why the network cannot be run in that format."""
         self._progress("cells", done, total)
         inputs = self._cell_inputs(cell)
+        known = self._stored(inputs) or self._refusal(inputs)
+        if known is not None:
+            return known
         try:
-            return self._stored(inputs) or self._measured(inputs, cell)
+            return self._measured(inputs, cell)
         except ScaleRangeError as error:
+            self._store.put_refusal(content_key(inputs), inputs, str(error))
             return str(error)
 
     def _measured(self, inputs: Mapping[str, Any], cell: CellRequest) -> CellRecord:
@@ -272,6 +277,9 @@ class TableRunner:
 
     def _stored(self, inputs: Mapping[str, Any]) -> CellRecord | None:
         return self._store.get(content_key(inputs))
+
+    def _refusal(self, inputs: Mapping[str, Any]) -> str | None:
+        return self._store.refusal(content_key(inputs))
 
     def _evaluation_inputs(self) -> dict[str, Any]:
         return {

@@ -110,6 +110,7 @@ class TableRequest:
         if scales in COMPARISON_FORMATS:
             return LayerSpec.parse(scales)
         bits, own_scales = _row_parts(row)
+        _require_bits(row, bits)
         scales = _joined(scales, own_scales, row=row, column=column)
         weight_bits, activation_bits = bits
         text = f"w{weight_bits}a{activation_bits.lower()}"
@@ -196,6 +197,14 @@ def _row_parts(row: str) -> tuple[tuple[str, str], str]:
             f"a row must be weight/activation bits such as 4/8 or 4/4U, or with their scale bits 4/4U/4/6, not {row!r}"
         )
     return (parts[0], parts[1]), "/".join(parts[2:])
+
+
+def _require_bits(row: str, bits: tuple[str, str]) -> None:
+    if not re.fullmatch("[2-8]", bits[0]) or not re.fullmatch("[2-8]U?|16", bits[1].upper()):
+        raise SpecError(
+            f"a row must be 2 to 8 weight bits / 2 to 8 activation bits (U: unsigned where possible; or 16, floating "
+            f"point), such as 4/8 or 4/4U, not {row!r}"
+        )
 
 
 def _joined(scales: str, own: str, *, row: str, column: str) -> str:
