@@ -35,7 +35,7 @@ $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' |
   echo "Name one that is installed:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef
 
-.PHONY: help env native demo test data lint docs speed bench sanitize neon isas ci lock clean
+.PHONY: help env native demo test data rtl lint docs speed bench sanitize neon isas ci lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -62,12 +62,15 @@ demo: $(KERNELS) ## train a small network on real digits, quantize it, print the
 	@mkdir -p build/demo
 	@$(DEMO)
 
-test: $(KERNELS) ## all tests that need no outside data
-	@$(TEST)
+test: $(KERNELS) ## all tests that need no outside data and no simulator of hardware
+	@$(TEST) -m "not rtl"
 
 data: $(KERNELS) ## the tests on real data; VSQUANT_DATA names its folder
 	@: "$${VSQUANT_DATA:?VSQUANT_DATA must name the folder of real data}"
 	@$(TEST) -m data
+
+rtl: $(KERNELS) ## lint the RTL and simulate it against the bit-true models (Debian: iverilog, verilator)
+	@$(TEST) -m rtl tests/rtl
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers, spelling
 	@$(BIN)/ruff check .

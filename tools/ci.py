@@ -47,6 +47,7 @@ SET_UP = Stage(target="env", budget_minutes=8)
 STAGES = (
     Stage(target="lint", budget_minutes=5),
     Stage(target="test", budget_minutes=10),
+    Stage(target="rtl", budget_minutes=4, tools=(("iverilog", "iverilog"), ("verilator", "verilator"))),
     Stage(target="native", budget_minutes=4, tools=(("qemu-x86_64", "qemu-user"),)),
     Stage(target="isas", budget_minutes=10),
     Stage(target="sanitize", budget_minutes=12),
