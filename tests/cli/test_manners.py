@@ -49,7 +49,7 @@ def test_the_version(vsquant_program) -> None:
         ("table", "tiny", "--limit", "x"), ("quantize", "-", "w8a8", "--task", "tiny"), ("evaluate", "x"),
         ("table", "tiny", "--calibration-samples", 0), ("inspect",), ("doctor", "tiny"),
         ("doctor", "-", "w4a8-s4/8"),
-        ("hw",), ("hw", "frob"),
+        ("hw",), ("hw", "frob"), ("hw", "cost"),
     ],
 )  # fmt: skip
 def test_bad_usage_ends_with_2(arguments: tuple[object, ...], vsquant_program) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from vsquant.cli import hardware_cost
+
 app = typer.Typer(
     name="hw",
     help="The hardware that runs a spec: RTL, synthesis, and what it costs.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+app.command("cost")(hardware_cost.cost)
 
 
 @app.callback()

@@ -16,6 +16,10 @@ from vsquant.hardware.accelerator.counts import count_layer, count_mapping
 from vsquant.hardware.accelerator.fit import fit_layer
 from vsquant.hardware.accelerator.mapping import LayerMapping, mappings
 from vsquant.hardware.accelerator.traffic import layer_tensors, loop_order
+from vsquant.hardware.cycle_model import run_cycles
+from vsquant.hardware.lane import Lane
+from vsquant.hardware.processing_element import ProcessingElement
+from vsquant.hardware.tiling import LayerShape, plan_layer
 from vsquant.spec import LayerSpec, Workload
 
 EDGE = load_accelerator("edge")
@@ -218,3 +222,26 @@ def test_the_bound_is_named(change, bound: str) -> None:
     _, cycles = counted("w8a8", workload, accelerator)
     assert cycles.bound == bound
     assert cycles.total == max(dataclasses.asdict(cycles).values())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reduction", "positions"), [(16, 64, 16), (20, 100, 37), (5, 16, 3), (64, 600, 50)]
+)
+def test_one_element_takes_the_cycles_and_loads_of_the_rtl_s_model(outputs: int, reduction: int, positions: int):
+    """Its tiles read as many operands, and its weights come anew as often, as the processing element's plan says."""
+    spec = LayerSpec.parse("w4a4-s4/4")
+    accelerator = Accelerator.model_validate(
+        EDGE.model_dump() | {"processing_elements": 1, "buffers": EDGE.buffers.model_dump() | {"weight": 4352}}
+    )
+    lane, workload = LaneWidths.of(spec), layer(outputs=outputs, reduction=reduction, positions=positions)
+    fit, capacity = fit_layer(accelerator, lane, spec, name="layer"), Capacity.of(accelerator, lane)
+    assert capacity.weight_words_per_lane(fit) == 16
+    actions, cycles = count_layer(accelerator, fit, spec, workload, capacity)
+    element = ProcessingElement(lane=Lane.for_spec(spec), lanes=16, positions=16, weight_words=16, activation_words=256)
+    shape = LayerShape(outputs=outputs, positions=positions, vectors=workload.vectors(16))
+    plan = plan_layer(element, shape)
+    assert cycles.compute == run_cycles(plan).computing_cycles
+    assert cycles.compute == sum(tile.positions * tile.vectors for tile in plan.tiles)
+    loaded = sum(min(16, outputs - tile.output) * tile.vectors for tile in plan.tiles if tile.load_weights)
+    assert actions.weight_write_bits == loaded * 16 * 4
+    assert actions.activation_write_bits == sum(tile.positions * tile.vectors for tile in plan.tiles) * 16 * 4
