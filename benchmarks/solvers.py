@@ -9,24 +9,20 @@ of the cells in the store, and the others stay empty.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
-from files import RESULTS, write
-from provenance import SOURCE_COMMIT, provenance
+from files import RESULTS, real_task, write, write_result
+from provenance import SOURCE_COMMIT
+from solver_text import by_draws, by_scales, goals, saved_bit, summary
 from tables import compact
 
 from vsquant.cli.progress import progress_bars
 from vsquant.optimize import parse_method
 from vsquant.progress import Progress
-from vsquant.report import difference_text, to_json, to_markdown, write_png
-from vsquant.results import Difference, ResultsStore, Table
+from vsquant.report import to_json, to_markdown, write_png
+from vsquant.results import ResultsStore, Table
 from vsquant.tasks.base import Task
-from vsquant.tasks.registry import create_task
 from vsquant.workflows.table import run_table
 from vsquant.workflows.table_request import TableRequest
 
@@ -34,14 +30,11 @@ COLUMNS: Final = (
     *(":paper", ":rtn", ":search", ":gptq", ":reconstruct", "fp32", "fp32:gptq", "fp32:reconstruct"),
     *("per-channel", "per-channel:gptq", "nvfp4", "nvfp4-4over6"),
 )
-SOLVERS: Final = (":search", ":gptq", ":reconstruct")
 IMAGE_ROWS: Final = ("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8")
 IMAGE_SCALES: Final = ("4/4", "4/6", "6/4", "6/6", "3/4", "3/6", "fp32")
 LANGUAGE_SCALES: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32")
 SHORT: Final = "reconstruct:iterations=60,batch_size=8"
 """Where the time for all of it is not there."""
-SAVED_BIT: Final = ("3/8/6/8", "4/8/6/8")
-"""A row, and one of a bit more in every weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +83,9 @@ STUDIES: Final = {
         scales=Scales(row="4/8", columns=LANGUAGE_SCALES),
         drawn=("3/8/6/8", ":gptq"),
     ),
+    "squad-minilm-all": Study(
+        table=TableRequest(rows=("4/8/4/8",), columns=(":paper", ":rtn", ":gptq", "fp32", "per-channel"))
+    ),
     "imagenet-efficientnet-lite0": Study(
         table=TableRequest(rows=IMAGE_ROWS, columns=(*COLUMNS[:4], f":{SHORT}", *COLUMNS[5:7], *COLUMNS[8:])),
         drawn=("4/4U/4/4", ":gptq"),
@@ -106,8 +102,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="measure these rows only, and write nothing")
     parser.add_argument("--columns", nargs="*", help="measure these columns only, and write nothing")
     arguments = parser.parse_args()
+    measured: dict[str, Table] = {}
     for name in arguments.studies or STUDIES:
-        task = create_task(name, data=Path(os.environ["VSQUANT_DATA"]))
+        task = real_task(name.removesuffix("-all"))
         with (
             ResultsStore() as store,
             progress_bars("cells that were measured are kept, the same command continues there") as progress,
@@ -118,7 +115,9 @@ def main() -> None:
                 rows, columns = arguments.rows or request.rows, arguments.columns or request.columns
                 bench.table(replace(request, rows=tuple(rows), columns=tuple(columns)))
                 continue
-            write_study(name, STUDIES[name], bench, arguments.measured_at)
+            measured[name] = write_study(name, STUDIES[name], bench, arguments.measured_at)
+    if measured.keys() == STUDIES.keys():
+        write("solvers.md", summary(measured))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +146,8 @@ class Bench:
         )
 
 
-def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) -> None:
-    """Measure a study and write its files: the table, and what there is of scales and draws."""
-    origin = provenance(measured_at)
+def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) -> Table:
+    """Measure a study and write its files: the table, which is returned, and what there is of scales and draws."""
     table = bench.table(study.table)
     tables = {"table": to_json(table)}
     write(f"solvers-{name}.md", to_markdown(table).rstrip())
@@ -172,79 +170,8 @@ def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) 
         tables |= {f"draw {draw}": to_json(drawn) for draw, drawn in enumerate(draws)}
         write(f"solvers-{name}-draws.md", by_draws(draws))
     measured = {what: compact(plain) for what, plain in tables.items()}
-    write(f"solvers-{name}.json", json.dumps({"provenance": origin, **measured}, indent=1))
-
-
-def goals(table: Table) -> str:
-    """Markdown: for each row what paper mode and the best method lose, and which share of that is left.
-
-    The best method is the one of smallest loss on these samples, so that its figure flatters it a little.
-    """
-    lines = ["| W/A/Sw/Sa | paper loses | the best method loses | left |", "| --- | ---: | ---: | ---: |"]
-    for row in table.rows:
-        drops = {column: table.drops[row, column] for column in table.columns if (row, column) in table.drops}
-        paper = drops.get(":paper")
-        solved = {column: drop for column, drop in drops.items() if column.startswith(SOLVERS)}
-        if paper is None or not solved:
-            continue
-        best = max(solved, key=lambda column: solved[column].value)
-        share = "–" if paper.value >= 0 else f"{max(0.0, solved[best].value / paper.value):.0%}"
-        lost = difference_text(solved[best], table.unit)
-        lines.append(f"| {row} | {difference_text(paper, table.unit)} | {lost} ({best[1:]}) | {share} |")
-    return "\n".join(lines)
-
-
-def saved_bit(table: Table) -> str:
-    """Markdown: what each method has at 3-bit weights beside what paper mode has at 4, by paired difference."""
-    row, richer = SAVED_BIT
-    reference = table.cells.get((richer, ":paper"))
-    lines = [f"| {row} by | minus {richer} in paper mode |", "| --- | ---: |"]
-    for column in (":paper", ":rtn", *SOLVERS):
-        for found in (column_ for column_ in table.columns if column_.startswith(column)):
-            cell = table.cells.get((row, found))
-            if cell is not None and reference is not None:
-                difference = cell.scores.difference(reference.scores)
-                lines.append(f"| {found[1:]} | {difference_text(difference, table.unit)} |")
-    return "\n".join(lines)
-
-
-def by_scales(tables: Mapping[str, Table]) -> str:
-    """Markdown of one row by each method: drops from float, and paired differences from the last column."""
-    first = next(iter(tables.values()))
-    heads = [f"{method} | minus S={first.columns[-1]}" for method in tables]
-    lines = [f"| S | {' | '.join(heads)} |", f"| --- |{' ---: |' * (2 * len(heads))}"]
-    for column in first.columns:
-        parts = [part for table in tables.values() for part in _beside_last(table, column)]
-        if any(part != "–" for part in parts):
-            lines.append(f"| {column} | {' | '.join(parts)} |")
-    return "\n".join(lines)
-
-
-def _beside_last(table: Table, column: str) -> tuple[str, str]:
-    """A column's drop, and its difference from the last column; dashes where it is not there."""
-    [row], last = table.rows, table.columns[-1]
-    cell, reference = table.cells.get((row, column)), table.cells.get((row, last))
-    if cell is None:
-        return "–", "–"
-    drop = difference_text(table.drops[row, column], table.unit)
-    if reference is None or column == last:
-        return drop, "–"
-    return drop, difference_text(cell.scores.difference(reference.scores), table.unit)
-
-
-def by_draws(tables: Sequence[Table]) -> str:
-    """Markdown: the drop with each set of calibration samples, and how far they lie apart."""
-    drops: list[Difference] = [drop for table in tables for drop in table.drops.values()]
-    if not drops:
-        return "not measured"
-    values = [drop.value for drop in drops]
-    mean = f"{sum(values) / len(values):+.2f}".replace("-", "−")
-    cells = " | ".join(difference_text(drop, tables[0].unit) for drop in drops)
-    heads = " | ".join(f"set {number}" for number in range(1, len(drops) + 1))
-    return (
-        f"| {heads} | mean | spread, largest minus smallest |\n|{' ---: |' * (len(drops) + 2)}\n"
-        f"| {cells} | {mean} | {max(values) - min(values):.2f} |"
-    )
+    write_result(f"solvers-{name}.json", measured, measured_at)
+    return table
 
 
 if __name__ == "__main__":

@@ -144,7 +144,8 @@ def test_progress_counts_the_iterations_of_all_blocks(prepared):
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 
-def test_a_transformer_is_reconstructed_with_its_masks():
+@pytest.mark.parametrize("sizes", [(96,), (1, 2, 45, 48)], ids=["one batch", "a batch with none held out"])
+def test_a_transformer_is_reconstructed_with_its_masks(sizes):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(5)
     config = transformers.BertConfig(
@@ -153,7 +154,11 @@ def test_a_transformer_is_reconstructed_with_its_masks():
     network = transformers.BertForQuestionAnswering(config).eval()
     mask = torch.ones(96, 9, dtype=torch.long)
     mask[:, 6:] = torch.arange(3) < torch.arange(96)[:, None] % 4
-    batches = [{"input_ids": torch.randint(50, (96, 9)), "attention_mask": mask}]
+    ids = torch.randint(50, (96, 9))
+    batches = [
+        {"input_ids": some, "attention_mask": its}
+        for some, its in zip(ids.split(sizes), mask.split(sizes), strict=True)
+    ]
     prepared = prepare(network, batches)
     model = quantize_prepared(prepared, as_recipe("w3a8-s4/8"))
     reports = reconstruct(prepared.model, model, batches, FAST)

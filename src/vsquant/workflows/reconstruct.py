@@ -245,7 +245,7 @@ class _Learner:
         total, count = 0.0, 0
         with torch.no_grad():
             for each, target, held in zip(self._data.calls, self._data.targets, self._held, strict=True):
-                for rows in torch.split(held, self._method.batch_size):
+                for rows in torch.split(held, self._method.batch_size) if len(held) else ():
                     y = run_module(self._module, each.rows(rows))
                     total += float((y - target[rows]).double().square().sum())
                     count += y.numel()
