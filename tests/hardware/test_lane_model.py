@@ -159,7 +159,7 @@ def test_the_fast_model_refuses_what_the_plain_one_would():
     refused(ShapeError, "the activation must come with vector scales", activation=unscaled)
     many = LaneOperand(codes=np.full((1, 3, 2), 7), vector_scale=np.full((1, 3), 15))
     refused(WidthError, "at most 1 vectors in 17 bits, not 3; drain", weight=many, activation=many)
-    refused(ShapeError, "the same number of vectors of 2", activation=many)
+    refused(ShapeError, "the same number of vectors of at most 2", activation=many)
     with pytest.raises(ShapeError, match=r"codes must be of shape \(rows, vectors, V\), not \(2,\)"):
         LaneOperand(codes=np.zeros(2, dtype=int), vector_scale=None)
     with pytest.raises(ShapeError, match="one scale for each"):

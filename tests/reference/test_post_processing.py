@@ -1,4 +1,4 @@
-"""Eqs. (10)-(14) against exact fractions, exhaustively where formats are small."""
+"""Eqs. (H1)-(H5) against exact fractions, exhaustively where formats are small."""
 
 from __future__ import annotations
 

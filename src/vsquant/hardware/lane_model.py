@@ -97,8 +97,10 @@ def run_lane(
 def lane_sums(lane: Lane, weight: LaneOperand, activation: LaneOperand) -> LaneSums:
     """One accumulation for every pair of a row of activations and a row of weights, as `run_lane`.
 
+    Vectors may be shorter than the lane's: the other multipliers are then fed zeros.
+
     Raises:
-        ShapeError: the operands do not have the same number of vectors of the lane's size.
+        ShapeError: the operands do not have the same number of vectors, or theirs are longer than the lane's.
         WidthError: a value is not of its format, or there are more than ``lane.max_vectors`` vectors.
     """
     check_operands(lane, weight, activation)
@@ -115,8 +117,8 @@ def lane_sums(lane: Lane, weight: LaneOperand, activation: LaneOperand) -> LaneS
     gated = 0
     for j in range(vectors):
         dot = (codes_a[j] @ codes_w[j]).astype(np.int64)
-        product = np.broadcast_to(_scale_products(lane, weight, activation, j), dot.shape)
-        gated += dot.size - int(np.count_nonzero(product))
+        product = _scale_products(lane, weight, activation, j)
+        gated += (product.size - int(np.count_nonzero(product))) * dot.size // max(1, product.size)
         sums += dot * product
     return LaneSums(sums, gated)
 
@@ -127,9 +129,9 @@ def check_operands(lane: Lane, weight: LaneOperand, activation: LaneOperand) -> 
     Raises:
         ShapeError, WidthError: as `lane_sums`.
     """
-    if weight.codes.shape[1:] != activation.codes.shape[1:] or weight.codes.shape[2] != lane.vector_size:
+    if weight.codes.shape[1:] != activation.codes.shape[1:] or weight.codes.shape[2] > lane.vector_size:
         raise ShapeError(
-            f"both operands must have the same number of vectors of {lane.vector_size}, "
+            f"both operands must have the same number of vectors of at most {lane.vector_size}, "
             f"not {weight.codes.shape} (weight) and {activation.codes.shape} (activation)"
         )
     _check_values(weight, lane.weight, "weight")
@@ -153,8 +155,8 @@ def _check_range(values: Integer[np.ndarray, "..."], allowed: Range, name: str) 
         )
 
 
-def _scale_products(lane: Lane, weight: LaneOperand, activation: LaneOperand, j: int) -> Integer[np.ndarray, "n k"]:
-    """Scale products of vector ``j`` after eq. (8), (rows of activations, rows of weights)."""
+def _scale_products(lane: Lane, weight: LaneOperand, activation: LaneOperand, j: int) -> Integer[np.ndarray, "#n #k"]:
+    """Scale products of vector ``j`` after eq. (8), (rows of activations, rows of weights), 1 of a side without."""
     ones = np.ones((1, 1), dtype=np.int64)
     w = ones if weight.vector_scale is None else weight.vector_scale[None, :, j].astype(np.int64)
     a = ones if activation.vector_scale is None else activation.vector_scale[:, j, None].astype(np.int64)

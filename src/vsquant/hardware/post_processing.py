@@ -1,6 +1,6 @@
 """The post-processing unit: its widths, and its fixed-point constants from a layer's coarse scales.
 
-What it computes is `vsquant.reference.post_process`, eqs. (10)-(14). Static activation scales only: a dynamic gamma is
+What it computes is `vsquant.reference.post_process`, eqs. (H1)-(H5). Static activation scales only: a dynamic gamma is
 known when the whole tensor is, and the unit sees one vector at a time.
 """
 
@@ -118,7 +118,7 @@ class PostProcessingUnit:
         bias: PerChannel | None,
         relu: bool,
     ) -> PostProcessing:
-        """Eq. (10)'s m, r and B of a layer with these coarse scales: gamma_w, gamma_a and the next layer's gamma.
+        """Eq. (H1)'s m, r and B of a layer with these coarse scales: gamma_w, gamma_a and the next layer's gamma.
 
         m * 2^-r is nearest to gamma_a * gamma_w * 2^(d+F) / gamma_out with the highest bit of m set; m is 0 where
         every sum would round to 0.

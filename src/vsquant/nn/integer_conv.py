@@ -91,11 +91,15 @@ class IntegerConv2d(IntegerLayer):
         images = None if values is None else self._as_images(values, False)
         return IntegerActivation(codes, scale, coarse, images, contiguous)
 
-    def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
+    def quantized_input(self, x: Tensor | IntegerActivation) -> kernels.QuantizedTensor:
+        """The quantized input that the layer makes or is given, codes (N, H, W, groups * vectors, V)."""
         if not isinstance(x, Tensor):
-            return x.codes
+            return kernels.QuantizedTensor(x.codes, x.vector_scale, x.coarse_scale)
         batch = x if x.dim() == self.spatial + 2 else x.unsqueeze(0)
-        return self._quantize_map(self._channels_last(self._padded(batch)).to(torch.float32)).codes
+        return self._quantize_map(self._channels_last(self._padded(batch)).to(torch.float32))
+
+    def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
+        return self.quantized_input(x).codes
 
     def _quantized_input(self, x: Tensor) -> kernels.QuantizedTensor:
         return self._quantize_map(x)

@@ -80,8 +80,12 @@ class IntegerLinear(IntegerLayer):
         y = self._outputs(self._as_computed(rows), kernels.Epilogue(self.bias, None, function), None)
         return y if len(shape) == 3 else y.view(*shape[:-1], outputs)
 
+    def quantized_input(self, x: Tensor | IntegerActivation) -> kernels.QuantizedTensor:
+        """The quantized input that the layer makes or is given, codes (samples, rows, vectors, V)."""
+        return self._quantize(samples_rows(x).to(torch.float32)) if isinstance(x, Tensor) else _sample_rows(x)
+
     def input_codes(self, x: Tensor | IntegerActivation) -> Tensor:
-        return self._quantize(samples_rows(x).to(torch.float32)).codes if isinstance(x, Tensor) else x.codes
+        return self.quantized_input(x).codes
 
     def _residual(self, residual: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
         return None if residual is None else samples_rows(residual.expand(shape)).contiguous()

@@ -1,4 +1,4 @@
-"""Equations (10)-(14): from the integer sums of one layer to the codes of the next, on integers alone."""
+"""Equations (H1)-(H5): from the integer sums of one layer to the codes of the next, on integers alone."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def post_process(sums: Values, constants: PostProcessing) -> PostProcessed:
 def rescale(
     values: Integer[np.ndarray, "*n k"], multiplier: Integer[np.ndarray, "*k"], shift: Integer[np.ndarray, "*k"]
 ) -> Int64[np.ndarray, "*n k"]:
-    """Eq. (10)'s first term: floor((S*m + floor(2^r / 2)) / 2^r), the fixed-point product rounded half up.
+    """Eq. (H1)'s first term: floor((S*m + floor(2^r / 2)) / 2^r), the fixed-point product rounded half up.
 
     Raises:
         WidthError: the product would not fit 64 bits.
@@ -109,7 +109,7 @@ def rescale(
 def divided(
     magnitude: Int64[np.ndarray, "..."], divisor: Int64[np.ndarray, "..."] | np.int64, fraction_bits: int
 ) -> Int64[np.ndarray, "..."]:
-    """Eqs. (13) and (14): floor((2*x + d*2^F) / (2*d*2^F)), x / (d * 2^F) rounded half up; x >= 0, d > 0."""
+    """Eqs. (H4) and (H5): floor((2*x + d*2^F) / (2*d*2^F)), x / (d * 2^F) rounded half up; x >= 0, d > 0."""
     quotient: Int64[np.ndarray, "..."] = (2 * magnitude + (divisor << fraction_bits)) // (
         2 * (divisor << fraction_bits)
     )

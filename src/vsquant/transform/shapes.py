@@ -109,17 +109,21 @@ def layer_workload(layer: Layer, x: Tensor, output: Tensor) -> Workload:
     """The shape of a linear layer, convolution or embedding that made ``output`` of ``x``."""
     weight = float_weight(layer.module)
     if isinstance(layer.module, (nn.Conv1d, nn.Conv2d)):
-        return _conv_workload(geometry_of(layer.module), weight.shape, x, output)
+        geometry = geometry_of(layer.module)
+        spatial = len(geometry.kernel)
+        return conv_workload(geometry, weight.shape, x.shape[-spatial:], output.shape[-spatial:])
     positions = output.shape[1:-1] if output.dim() > 2 else output.shape[:0]
     outputs, reduction = weight.shape
     kind: WorkloadKind = "embedding" if layer.kind == "embedding" else "linear"
     return Workload(kind=kind, outputs=outputs, reduction=reduction, positions=max(1, positions.numel()))
 
 
-def _conv_workload(geometry: ConvGeometry, weight: torch.Size, x: Tensor, output: Tensor) -> Workload:
-    spatial = len(geometry.kernel)
-    before = [first for first, _ in geometry.padding_for(x.shape[-spatial:])]
-    rows, columns = _pair(output.shape[-spatial:])
+def conv_workload(
+    geometry: ConvGeometry, weight: torch.Size, input_size: torch.Size, output_size: torch.Size
+) -> Workload:
+    """The shape of a convolution with a ``weight`` of this shape between images of these spatial sizes."""
+    before = [first for first, _ in geometry.padding_for(input_size)]
+    rows, columns = _pair(output_size)
     return Workload(
         kind="conv",
         outputs=weight[0],
@@ -130,7 +134,7 @@ def _conv_workload(geometry: ConvGeometry, weight: torch.Size, x: Tensor, output
         padding=_pair(before, missing=0),
         dilation=_pair(geometry.dilation),
         groups=geometry.groups,
-        input_size=_pair(x.shape[-spatial:]),
+        input_size=_pair(input_size),
         output_size=(rows, columns),
     )
 
