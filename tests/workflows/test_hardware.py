@@ -33,13 +33,15 @@ class Residual(nn.Module):
         self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
         self.first = nn.Conv2d(32, 32, 3, padding=2, dilation=2)
         self.second = nn.Conv2d(32, 32, 1)
-        self.grouped = nn.Conv2d(32, 36, (3, 1), padding=(1, 0), groups=2)
+        self.third = nn.Conv2d(32, 20, 1, stride=2)
+        self.grouped = nn.Conv2d(20, 36, (3, 1), padding=(1, 0), groups=2)
         self.depthwise = nn.Conv2d(36, 36, 3, groups=36, bias=False)
         self.linear = nn.Linear(36, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.stem(x))
         x = torch.relu(self.second(torch.relu(self.first(x))) + x)
+        x = torch.relu(self.third(x))
         x = torch.relu(self.depthwise(torch.relu(self.grouped(x))))
         return self.linear(x.mean((2, 3)))
 
@@ -68,7 +70,7 @@ def check_layers(layers) -> None:
 def test_every_layer_has_the_sums_of_the_kernels(spec: str) -> None:
     x = torch.randn(3, 3, 13, 11, generator=torch.Generator().manual_seed(1))
     layers = record_layers(quantized(network(), spec, x), x)
-    assert [layer.name for layer in layers] == ["stem", "first", "second", "grouped", "depthwise", "linear"]
+    assert [layer.name for layer in layers] == ["stem", "first", "second", "third", "grouped", "depthwise", "linear"]
     assert layers[2].residual is not None
     assert sum(layer.output is not None for layer in layers) >= 3
     assert all(layer.values is not None or layer.output is not None for layer in layers)
@@ -197,9 +199,9 @@ def test_a_name_or_a_batch_that_does_not_fit_is_refused() -> None:
     x = torch.randn(2, 3, 13, 11)
     integer = quantized(network(), "w8a8", x)
     with pytest.raises(
-        ShapeError, match=r"name must be one of the model's integer layers, stem, first, .* not 'third'"
+        ShapeError, match=r"name must be one of the model's integer layers, stem, first, .* not 'fourth'"
     ):
-        record_layer(integer, "third", x)
+        record_layer(integer, "fourth", x)
 
     class Unused(nn.Module):
         def __init__(self) -> None:
