@@ -154,8 +154,10 @@ def test_the_energy_of_a_memory_goes_through_the_published_points() -> None:
 
 def test_a_table_of_lanes_from_a_file(tmp_path: Path) -> None:
     row = {"spec": "w8a8", "vector_size": 16, "area_um2": 5, "energy_fj_per_mac": 100}
-    (tmp_path / "t.json").write_text(json.dumps({"source": "here", "lanes": [row]}))
+    not_simulated = row | {"spec": "w4a4", "energy_fj_per_mac": None}
+    (tmp_path / "t.json").write_text(json.dumps({"source": "here", "lanes": [row, not_simulated]}))
     found = LanePrices.load(tmp_path / "t.json")
+    assert len(found.prices) == 1
     assert found.of(LaneWidths(weight_bits=8, activation_bits=8), 16) == LanePrice(area_um2=5.0, operation_pj=1.6)
     (tmp_path / "t.json").write_text(json.dumps({"source": "here", "lanes": [{"spec": "w8a8"}]}))
     with pytest.raises(AcceleratorError, match="must be a table of lanes that vsquant hw synth wrote"):

@@ -33,7 +33,7 @@ class LanePrices:
 
     @classmethod
     def load(cls, path: Path | None = None) -> LanePrices:
-        """The table that ships, or one from a file.
+        """The table that ships, or one from a file; lanes that were synthesized and not simulated have no price.
 
         Raises:
             AcceleratorError: the file is not such a table.
@@ -41,7 +41,8 @@ class LanePrices:
         try:
             text = (files("vsquant.hardware") / SHIPPED if path is None else path).read_text("utf-8")
             table: dict[str, Any] = json.loads(text)
-            return cls(prices=dict(map(_price, table["lanes"])), source=str(table["source"]))
+            simulated = [row for row in table["lanes"] if row["energy_fj_per_mac"] is not None]
+            return cls(prices=dict(map(_price, simulated)), source=str(table["source"]))
         except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
             raise AcceleratorError(f"{path} must be a table of lanes that vsquant hw synth wrote: {error!r}") from error
 
