@@ -157,7 +157,7 @@ def _plain(found: CostComparison) -> dict[str, Any]:
     """A comparison as plain values without its layers, which the shapes give again."""
     plain = cost_to_json(found)
     for cost in (plain["cost"], plain["baseline"]):
-        del cost["layers"], cost["sources"]
+        del cost["layers"], cost["sources"], cost["unpriced"]
     return plain
 
 

@@ -58,7 +58,8 @@ def _draw(axes: Any, found: Sequence[CostComparison], networks: Sequence[str]) -
             place += 1
         place += 0.6
     axes.set_yticks(places, names)
-    axes.invert_yaxis()
+    axes.set_ylim(place - 0.9, -0.7)
+    axes.margins(x=0.08)
     axes.set_xlabel("energy of an inference, as a share of that at 8/8 per-channel")
     axes.set_title(f"Where the energy goes on {found[0].cost.accelerator}")
     handles = [axes.barh(0, 0, color=colour, label=name) for name, colour in zip(COMPONENTS, _COLOURS, strict=True)]
