@@ -70,9 +70,9 @@ def _components(found: CostComparison) -> RichTable:
         at, at_base = energy.get(name, 0.0), base.get(name, 0.0)
         shown.add_row(
             name,
-            energy_text(at / batch),
-            f"{at / total:.0%}",
-            energy_text(at_base / batch),
+            energy_text(at / batch) if name in energy else "",
+            f"{at / total:.0%}" if name in energy else "",
+            energy_text(at_base / batch) if name in base else "",
             f"{at / at_base:.2f}" if at_base else "",
             area_text(area[name]) if name in area else "",
             area_text(base_area[name]) if name in base_area else "",

@@ -1,4 +1,4 @@
-"""Actions of a layer on an accelerator, in closed form: how often lanes, buffers and memories do what."""
+"""Actions of a layer on an accelerator, in closed form: eqs. (A2) to (A6) of `docs/learn/hardware.md`."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ def _compute(mapping: LayerMapping, fit: Fit, accelerator: Accelerator) -> Actio
 
 
 def computing_cycles(mapping: LayerMapping, fit: Fit) -> int:
-    """Cycles in which the busiest element reads operands."""
+    """Cycles in which the busiest element reads operands, eq. (A3)."""
     return mapping.channel_rounds * mapping.positions_in_turn * mapping.words * fit.passes
 
 
 def _element_traffic(mapping: LayerMapping, fit: Fit, accelerator: Accelerator, order: LoopOrder) -> dict[str, int]:
-    """Reads and writes of the buffers in processing elements."""
+    """Reads, eq. (A4), and writes of the buffers in processing elements."""
     weight_bits, activation_bits = word_bits(fit, accelerator)
     channels = mapping.groups * mapping.outputs_per_group
     weight_reads = channels * mapping.position_tiles * mapping.words * fit.passes

@@ -28,7 +28,7 @@ class Fit:
 
     @property
     def passes(self) -> int:
-        """Products of digits for one product of codes."""
+        """Products of digits for one product of codes, P of eq. (A1)."""
         return self.weight_digits * self.activation_digits
 
 

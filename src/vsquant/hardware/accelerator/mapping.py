@@ -61,7 +61,7 @@ class LayerMapping:
 
     @property
     def positions_in_turn(self) -> int:
-        """Positions that pass one after another in a round over channel tiles: the largest tile of each round."""
+        """Positions that pass one after another in a round over channel tiles, n of eq. (A3): the largest tiles."""
         last = self.position_tiles - (self.position_rounds - 1) * self.columns
         remainder = self.positions - (self.position_tiles - 1) * self.depth
         return (self.position_rounds - 1) * self.depth + (remainder if last == 1 else min(self.depth, self.positions))

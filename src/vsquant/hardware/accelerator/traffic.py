@@ -67,7 +67,7 @@ class LoopOrder:
 def loop_order(
     mapping: LayerMapping, fit: Fit, tensors: Tensors, accelerator: Accelerator, capacity: Capacity
 ) -> LoopOrder:
-    """The loop order that moves fewer bits to and from the memory off the chip.
+    """The loop order that moves fewer bits to and from the memory off the chip, eq. (A5).
 
     Rounds of channel tiles are outermost, and an input that does not fit half of the shared buffer comes anew in each;
     or it is cut into blocks of positions that fit, these are outermost, and the weights come anew in each. Where an
