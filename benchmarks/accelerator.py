@@ -19,11 +19,14 @@ from vsquant.report.accelerator import MEMORY_FACTORS, area_text, cost_to_json, 
 from vsquant.report.accelerator_picture import write_cost_picture
 from vsquant.results.accelerator import CostComparison
 from vsquant.spec import LayerSpec
+from vsquant.transform.recipe import FirstLast
 from vsquant.workflows.accelerator import compare_cost, named_network, spec_requests
 
 PAGES = RESULTS.parents[1] / "docs"
 NETWORKS = {"resnet20": "ResNet-20", "minilm": "MiniLM-L6", "resnet50": "ResNet-50", "bert-base": "BERT-base"}
 ACCELERATORS = ("edge", "edge-elements")
+MISFIT_NETWORKS = {"efficientnet-lite0": "EfficientNet-Lite0"}
+MISFIT_ACCELERATORS = {"edge": "in passes", "edge-wide": "on 8-bit lanes"}
 SPECS = (
     "w4a8", "w4a8-s6/10", "w4a8-s6/10-p8", "w4a8-s6/10-p6", "w4a8-s6/10-p4",
     "w4a4", "w4a4-s4/4", "w4a4-s4/4-p6", "w4a4-s4/4-p4",
@@ -53,12 +56,20 @@ def main() -> None:
     text = markdown(found, [spec for spec in SPECS if spec not in known], prices.source)
     write("accelerator.md", text)
     write("accelerator-summary.md", summary(found, prices.source))
+    misfits = [
+        compared_specs(network, ("w4a4-s4/4",), accelerator, prices, first_last="8bit")
+        for network in (*NETWORKS, *MISFIT_NETWORKS)
+        for accelerator in MISFIT_ACCELERATORS
+    ]
+    fitted = [each for group in misfits for each in group]
+    write("accelerator-misfits.md", misfit_table(fitted))
     result = {
         "method": METHOD,
         "lanes": prices.source,
         "memories": memory_table(),
         "published": PUBLISHED,
         "costs": [_plain(each) for each in found],
+        "ends_at_8_bits": [_plain(each) for each in fitted],
     }
     write_result("accelerator.json", result)
     for accelerator in ACCELERATORS:
@@ -69,10 +80,14 @@ def main() -> None:
     print(text)
 
 
-def compared_specs(network: str, specs: Sequence[str], accelerator: str, prices: LanePrices) -> list[CostComparison]:
+def compared_specs(
+    network: str, specs: Sequence[str], accelerator: str, prices: LanePrices, *, first_last: FirstLast = "same"
+) -> list[CostComparison]:
     """One network in every spec, beside the baseline."""
     model, inputs = named_network(network)
-    requests = [spec_requests(model, inputs, LayerSpec.parse(spec), network=network) for spec in specs]
+    requests = [
+        spec_requests(model, inputs, LayerSpec.parse(spec), network=network, first_last=first_last) for spec in specs
+    ]
     return [compare_cost(load_accelerator(accelerator), each, prices) for each in requests]
 
 
@@ -133,6 +148,26 @@ def summary(found: Sequence[CostComparison], source: str) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"Lanes: {source}."])
+
+
+def misfit_table(found: Sequence[CostComparison]) -> str:
+    """What layers of 8 bits cost on narrow lanes, in passes and on lanes of their own."""
+    heads = ["network", "spec", "layers too wide", "at the spec", "energy", "area", "cycles", "perf/area"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- |" + " ---: |" * (len(heads) - 3)]
+    for each in found:
+        cost = each.cost
+        cells = [
+            (NETWORKS | MISFIT_NETWORKS)[cost.network],
+            f"`{cost.spec.replace('-v16', '')}`",
+            MISFIT_ACCELERATORS[cost.accelerator],
+            f"{cost.requested_share:.1%}",
+            f"{each.energy_ratio():.2f}",
+            f"{each.area_ratio:.2f}",
+            f"{cost.cycles / each.baseline.cycles:.2f}",
+            f"{each.performance_per_area_ratio:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _row(found: CostComparison) -> str:

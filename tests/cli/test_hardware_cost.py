@@ -39,11 +39,16 @@ def test_json_has_the_ratios_and_the_sources(vsquant_program) -> None:
     assert any("Jouppi" in source for source in cost["sources"])
 
 
-def test_a_checkpoint(vsquant_program, tiny_checkpoint: Path) -> None:
+def test_a_checkpoint(vsquant_program, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    row = {"vector_size": 16, "area_um2": 100, "energy_fj_per_mac": 10}
+    lanes = [row | {"spec": spec} for spec in ("w8a8", "w4a4u-s4/6", "w4a5-s4/6")]
     ended = vsquant_program("hw", "cost", tiny_checkpoint, "--json", "--lanes", tiny_checkpoint)
     assert ended.status == 1 and "must be a table of lanes that vsquant hw synth wrote" in ended.err
-    ended = vsquant_program("hw", "cost", tiny_checkpoint)
-    assert ended.status == 1 and "there is no known cost of a lane of w4a" in ended.err
+    (tmp_path / "lanes.json").write_text(json.dumps({"source": "made up", "lanes": lanes}))
+    found = json.loads(vsquant_program("hw", "cost", tiny_checkpoint, "--json", "--lanes", tmp_path / "lanes.json").out)
+    assert found["cost"]["spec"].startswith("w4a4") and found["cost"]["macs"] == found["baseline"]["macs"] > 0
+    assert found["cost"]["requested_share"] == 1.0
+    assert found["cost"]["sources"][1] == "made up"
     ended = vsquant_program("hw", "cost", tiny_checkpoint, "--network", "resnet20")
     assert ended.status == 1 and "name the network that was quantized" in ended.err
 

@@ -15,6 +15,7 @@ from vsquant.hardware.accelerator.configuration import load_accelerator
 from vsquant.hardware.accelerator.lane_prices import LanePrices
 from vsquant.spec import LayerSpec
 from vsquant.tasks.models.cifar_resnet import CifarResNet
+from vsquant.tasks.registry import create_task
 from vsquant.workflows.accelerator import NETWORKS, compare_cost, named_network, spec_requests
 from vsquant.workflows.record import quantization_record
 
@@ -123,3 +124,11 @@ def test_the_baseline_of_the_baseline_is_itself() -> None:
 def test_layers_left_float_are_not_priced() -> None:
     found = compare_cost(load_accelerator("edge"), asked("w8a8", first_last="float"), LanePrices.load()).cost
     assert found.unpriced == ("conv1", "linear") and found.requested_share < 1
+
+
+def test_the_network_of_a_task_is_the_named_one(vsquant_data: Path) -> None:
+    task = create_task("cifar10", data=vsquant_data)
+    (batch, *_) = task.calibration_batches(1)
+    found = spec_requests(task.load_model(), batch, LayerSpec.parse("w4a4-s4/4"), network="resnet20")
+    named = asked("w4a4-s4/4")
+    assert [(r.layer.workload, r.spec) for r in found.requests] == [(r.layer.workload, r.spec) for r in named.requests]
