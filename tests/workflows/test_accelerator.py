@@ -132,3 +132,18 @@ def test_the_network_of_a_task_is_the_named_one(vsquant_data: Path) -> None:
     found = spec_requests(task.load_model(), batch, LayerSpec.parse("w4a4-s4/4"), network="resnet20")
     named = asked("w4a4-s4/4")
     assert [(r.layer.workload, r.spec) for r in found.requests] == [(r.layer.workload, r.spec) for r in named.requests]
+
+
+def test_a_checkpoint_with_unsigned_activations_asks_for_lanes_of_both_signs(tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 32, 32) - 0.5
+    path = saved(tmp_path / "net.safetensors", CifarResNet(20).eval(), "w4a4u-s4/4", calibration=[images])
+    found = checkpoint_requests(path)
+    assert str(found.spec) == "w4a4u-s4/4-v16" and all(request.requested for request in found.requests)
+    with pytest.raises(AcceleratorError, match="no known cost of a lane of w4a5-s4/4-v16"):
+        compare_cost(load_accelerator("edge"), found, LanePrices(prices={}, source="none"))
+
+
+def test_unsigned_probabilities_take_two_passes_on_signed_lanes() -> None:
+    found = compare_cost(load_accelerator("edge"), asked("w4a4-s4/4", "minilm", matmuls=True), LanePrices.load()).cost
+    passes = {layer.name.rpartition(" ")[2]: layer.passes for layer in found.layers if "(" in layer.name}
+    assert passes == {"(scores)": 1, "(context)": 2} and found.requested_share == 1.0

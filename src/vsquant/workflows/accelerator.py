@@ -168,22 +168,23 @@ def requests_of(
 
 
 def main_spec(requests: Sequence[Request]) -> LayerSpec:
-    """The spec of most multiply-accumulates, whatever the sign of its activations.
+    """The spec of most multiply-accumulates, whatever the sign of its activations; unsigned if any layer's are.
+
+    Products of attention do not decide the sign: probabilities are never negative.
 
     Raises:
         AcceleratorError: no layer is quantized to integers.
     """
-    macs: Counter[LayerSpec] = Counter()
-    for request in requests:
-        if request.spec is not None:
-            macs[request.spec] += request.layer.macs
-    if not macs:
+    layers = [(request.spec, request.layer) for request in requests if request.spec is not None]
+    if not layers:
         raise AcceleratorError("a layer must be quantized to integers, but all stay floating point")
-    most = Counter[LayerSpec]()
-    for spec, count in macs.items():
-        most[_plain(spec)] += count
-    chosen = most.most_common(1)[0][0]
-    return max((spec for spec in macs if _plain(spec) == chosen), key=lambda spec: macs[spec])
+    macs: Counter[LayerSpec] = Counter()
+    for spec, layer in layers:
+        macs[_plain(spec)] += layer.macs
+    chosen = macs.most_common(1)[0][0]
+    same = [(spec, layer.workload.kind == "matmul") for spec, layer in layers if _plain(spec) == chosen]
+    unsigned = (spec for spec, product in same if not product and not integer_formats(spec)[1].signed)
+    return next(unsigned, same[0][0])
 
 
 def compare_cost(

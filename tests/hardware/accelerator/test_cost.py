@@ -115,6 +115,8 @@ def test_both_signs_take_a_wider_lane() -> None:
     wanted = [*requests(linear("a"), spec="w4a4-s4/4"), *requests(linear("b"), spec="w4a4u-s4/4")]
     assert cost("w4a4u-s4/4", wanted).lane == "w4a5-s4/4-v16"
     assert cost("w4a4u-s4/4", wanted[1:]).lane == "w4a4u-s4/4-v16"
+    signed = cost("w4a4-s4/4", wanted)
+    assert signed.lane == "w4a4-s4/4-v16" and [layer.passes for layer in signed.layers] == [1, 2]
 
 
 def test_equal_elements_shrink_with_the_format_and_equal_bytes_do_not() -> None:

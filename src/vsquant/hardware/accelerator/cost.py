@@ -37,7 +37,8 @@ def network_cost(
 ) -> NetworkCost:
     """What a network costs for ``batch`` samples at once, its layers one after another in the order given.
 
-    Lanes made for ``spec`` serve both signs of activations where layers of its width need both.
+    Lanes made for a ``spec`` with unsigned activations serve both signs where layers of its width need both; on lanes
+    for signed ones, unsigned activations of the same width are too wide.
 
     Raises:
         SpecError: no lane of integers runs the spec.
@@ -145,8 +146,10 @@ def _layer_cost(
 
 
 def _both_signs(spec: LayerSpec, requests: Sequence[Request]) -> bool:
-    """Whether layers of the spec's width have signed and others unsigned activations."""
+    """Whether a spec asks for unsigned activations and layers of its width have signed ones too."""
     _, wanted = integer_formats(spec)
+    if wanted.signed:
+        return False
     formats = [integer_formats(request.spec)[1] for request in requests if request.spec is not None]
     return len({fmt.signed for fmt in formats if fmt.bits == wanted.bits}) == 2
 
