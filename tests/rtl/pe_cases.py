@@ -10,13 +10,11 @@ import numpy as np
 from vsquant.hardware import Lane, streams
 from vsquant.hardware.cycle_model import Ports, run_cycles
 from vsquant.hardware.lane_model import LaneOperand
-from vsquant.hardware.streams import Stream, index_bits
+from vsquant.hardware.rtl.golden import Golden
 from vsquant.hardware.tiling import Plan
-from vsquant.reference import PostProcessing
 from vsquant.spec.formats import IntegerFormat
 
 Field = tuple[str, int]
-EMPTY = Stream(bits=1, words=())
 
 
 def patterns(seed: int, willing: float = 0.7, length: int = 997) -> Ports:
@@ -42,26 +40,14 @@ def _random(rng: np.random.Generator, shape: tuple[int, int], lane: Lane, fmt: I
     )
 
 
-def case_of(
-    plan: Plan,
-    weight: LaneOperand,
-    activation: LaneOperand,
-    *,
-    ports: Ports,
-    post_processing: PostProcessing | None = None,
-) -> dict[str, Any]:
+def case_of(found: Golden, ports: Ports) -> dict[str, Any]:
     """Every port's words and willingness, and in which cycles sums and codes leave."""
-    words = {
-        "command": streams.commands(plan),
-        "weights": streams.weights(plan, weight),
-        "activations": streams.activations(plan, activation),
-        "constants": EMPTY if post_processing is None else streams.constants(plan, post_processing),
-        "sums": streams.raw_sums(plan, weight, activation),
-        "codes": EMPTY if post_processing is None else streams.output_codes(plan, weight, activation, post_processing),
+    run = run_cycles(found.plan, ports)
+    fields = streams.port_fields(found.plan.element)
+    given = {
+        name: port(list(fields[name].items()), stream.words, getattr(ports, name))
+        for name, stream in found.ports.items()
     }
-    run = run_cycles(plan, ports)
-    fields = _fields(plan)
-    given = {name: port(fields[name], stream.words, getattr(ports, name)) for name, stream in words.items()}
     return {
         "patience": run.cycles + 1000,
         "leaves": {"sums": run.sums, "codes": run.codes},
@@ -76,44 +62,6 @@ def port(fields: list[Field], words: Sequence[int], pattern: Sequence[bool]) -> 
         "fields": _offsets(fields),
         "words": [f"{word:x}" for word in words],
         "pattern": [int(willing) for willing in pattern],
-    }
-
-
-def _fields(plan: Plan) -> dict[str, list[Field]]:
-    element, lane = plan.element, plan.element.lane
-    sums = element.drain_width * lane.accumulator_bits
-    unit = element.post_processing
-    parameters = element.verilog_parameters()
-    constants = sum(parameters.get(name, 0) for name in ("MULT_BITS", "SHIFT_BITS", "BIAS_BITS"))
-    return {
-        "command": [
-            ("command_last_position", index_bits(element.positions)),
-            ("command_last_vector", index_bits(element.weight_words)),
-            ("command_drain", 1),
-            ("command_requantize", 1),
-            ("command_relu", 1),
-            ("command_free_weights", 1),
-            ("command_free_activations", 1),
-            ("command_free_constants", 1),
-        ],
-        "weights": [
-            ("weights_codes", lane.vector_size * lane.weight_bits),
-            ("weights_scale", max(1, lane.weight_scale_bits)),
-            ("weights_last", 1),
-        ],
-        "activations": [
-            ("activations_codes", lane.vector_size * lane.activation_bits),
-            ("activations_scale", max(1, lane.activation_scale_bits)),
-            ("activations_last", 1),
-        ],
-        "constants": [("constants_data", constants), ("constants_last", 1)],
-        "sums": [("sums_data", sums), ("sums_last", 1), ("sums_partial", 1)],
-        "codes": []
-        if unit is None
-        else [
-            ("codes_data", unit.vector_size * unit.output.bits),
-            ("codes_scale", max(1, unit.output.scale_storage_bits)),
-        ],
     }
 
 

@@ -11,6 +11,7 @@ from vsquant.hardware.cycle_model import Ports
 from vsquant.hardware.lane_model import lane_sums
 from vsquant.hardware.post_processing import PostProcessingUnit
 from vsquant.hardware.processing_element import ProcessingElement
+from vsquant.hardware.rtl.golden import golden
 from vsquant.hardware.tiling import LayerShape, plan_layer
 from vsquant.spec import LayerSpec
 
@@ -41,7 +42,8 @@ def test_sums_are_exact_and_on_time(simulate, spec, sizes, longest, shape, ports
     lane = Lane.for_spec(LayerSpec.parse(spec), max_reduction_length=longest)
     element = ProcessingElement(lane=lane, **sizes)
     plan = plan_layer(element, LayerShape(outputs=shape[0], positions=shape[1], vectors=shape[2]))
-    case = case_of(plan, *random_layer(plan, seed=0), ports=ports)
+    weight, activation = random_layer(plan, seed=0)
+    case = case_of(golden(plan, weight, activation, post_processing=None, origin=""), ports)
     simulate("vsq_pe", "ports_bench", case, element.verilog_parameters())
 
 
@@ -63,6 +65,6 @@ def test_codes_are_exact_and_on_time(simulate, spec, following, sizes, shape, po
         bias=rng.normal(0, 0.3 * deviation, shape[0]).astype(np.float32),
         relu=relu,
     )
-    case = case_of(plan, weight, activation, ports=ports, post_processing=constants)
+    case = case_of(golden(plan, weight, activation, post_processing=constants, origin=""), ports)
     assert len(set(case["sinks"]["codes"]["words"])) > 10
     simulate("vsq_pe", "ports_bench", case, element.verilog_parameters())

@@ -38,7 +38,7 @@ def evaluate(
     header = read_header(checkpoint)
     built = create_task(task, data=data, model=model)
     if header.architecture is not None:
-        _check_same(header.architecture, built.architecture(), task)
+        check_same_network(header.architecture, built.architecture(), task)
     quantized = load(checkpoint, None if header.architecture is not None else built.load_model())
     with progress_bars("nothing was kept") as progress:
         on_integers = compare_with_integer(built, quantized, limit=limit, progress=progress) if integer else None
@@ -57,8 +57,12 @@ def evaluate(
             console.print(text, soft_wrap=True, style="dim")
 
 
-def _check_same(saved: Mapping[str, str], tasks: Mapping[str, str], task: str) -> None:
-    """Whether a checkpoint is of the kind of network that the task has."""
+def check_same_network(saved: Mapping[str, str], tasks: Mapping[str, str], task: str) -> None:
+    """Refuse a checkpoint that is of another kind of network than the task's.
+
+    Raises:
+        CheckpointError: it is; the message names both.
+    """
     for key in ("family", "class"):
         if saved.get(key) != tasks.get(key):
             raise CheckpointError(

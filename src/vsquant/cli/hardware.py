@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vsquant.cli import hardware_cost
+from vsquant.cli import hardware_cost, hardware_rtl
 
 app = typer.Typer(
     name="hw",
@@ -13,6 +13,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("cost")(hardware_cost.cost)
+app.command("rtl")(hardware_rtl.rtl)
 
 
 @app.callback()

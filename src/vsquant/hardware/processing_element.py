@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from vsquant.errors import SpecError
 from vsquant.hardware.lane import Lane
 from vsquant.hardware.post_processing import PostProcessingUnit
+
+NO_POST_PROCESSING: Final = {
+    "OUT_V": 1,
+    "MULT_BITS": 1,
+    "SHIFT_BITS": 1,
+    "BIAS_BITS": 1,
+    "CODE_BITS": 1,
+    "SCALE_BITS": 0,
+}
+"""Parameters that make the ports of an absent post-processing unit as narrow as they can be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +86,6 @@ class ProcessingElement:
 
     def _post_processing_parameters(self) -> dict[str, int]:
         if self.post_processing is None:
-            return {}
+            return dict(NO_POST_PROCESSING)
         parameters = self.post_processing.verilog_parameters()
         return {"OUT_V": parameters.pop("V"), **parameters}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Integer
@@ -12,9 +13,14 @@ from jaxtyping import Integer
 from vsquant.errors import SpecError
 from vsquant.hardware.lane_model import LaneOperand, lane_sums
 from vsquant.hardware.post_processing import PostProcessingUnit
+from vsquant.hardware.processing_element import ProcessingElement
 from vsquant.hardware.tiling import Plan, Tile, drained_parts
 from vsquant.reference import PostProcessing, post_process
 from vsquant.spec.formats import IntegerFormat
+
+COMMAND_FLAGS: Final = tuple(
+    f"command_{name}" for name in ("drain", "requantize", "relu", "free_weights", "free_activations", "free_constants")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +34,34 @@ class Stream:
         """One word a line, for ``$readmemh``."""
         digits = -(-self.bits // 4)
         return "".join(f"{word:0{digits}x}\n" for word in self.words)
+
+
+def port_fields(element: ProcessingElement) -> dict[str, dict[str, int]]:
+    """Of every port of ``vsq_pe`` its signals, apart from valid and ready, and their bits; the first is the lowest."""
+    bits, lane = element.verilog_parameters(), element.lane
+    return {
+        "command": {
+            "command_last_position": index_bits(element.positions),
+            "command_last_vector": index_bits(element.weight_words),
+            **dict.fromkeys(COMMAND_FLAGS, 1),
+        },
+        "weights": {
+            "weights_codes": lane.vector_size * lane.weight_bits,
+            "weights_scale": max(1, lane.weight_scale_bits),
+            "weights_last": 1,
+        },
+        "activations": {
+            "activations_codes": lane.vector_size * lane.activation_bits,
+            "activations_scale": max(1, lane.activation_scale_bits),
+            "activations_last": 1,
+        },
+        "constants": {
+            "constants_data": bits["MULT_BITS"] + bits["SHIFT_BITS"] + bits["BIAS_BITS"],
+            "constants_last": 1,
+        },
+        "sums": {"sums_data": element.drain_width * lane.accumulator_bits, "sums_last": 1, "sums_partial": 1},
+        "codes": {"codes_data": bits["OUT_V"] * bits["CODE_BITS"], "codes_scale": max(1, bits["SCALE_BITS"])},
+    }
 
 
 def packed(values: Integer[np.ndarray, "words fields"], bits: int) -> list[int]:
