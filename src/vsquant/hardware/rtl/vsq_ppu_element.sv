@@ -24,7 +24,7 @@ module vsq_ppu_element #(
   logic [QMAX_BITS:0]        negatives;
   logic [QMAX_BITS-1:0]      quotient;
 
-  assign code = negatives[QMAX_BITS] ? -CODE_BITS'(quotient) : CODE_BITS'(quotient);
+  assign code = negatives[QMAX_BITS] ? -(CODE_BITS'(quotient)) : CODE_BITS'(quotient);
 
   always_ff @(posedge clk) begin
     if (enable) begin
