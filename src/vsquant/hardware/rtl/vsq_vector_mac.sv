@@ -33,6 +33,8 @@ module vsq_vector_mac #(
 );
   localparam bit [AB-1:0] ROW_NEGATIVE = (A_SIGNED != 0) ? AB'(1) << (AB - 1) : AB'(0);
   localparam bit [AB-1:0] LAST_ROW_NEGATIVE = ~ROW_NEGATIVE;
+  localparam bit [DOT_BITS-1:0] DOT_SIGN = DOT_BITS'(1) << (DOT_BITS - 1);
+  localparam bit [SCALED_BITS-1:0] ALL_SCALE_BITS = (SCALED_BITS'(1) << SCALE_PRODUCT_BITS) - SCALED_BITS'(1);
   localparam int OFFSET = V * ((1 << (WB - 1)) - (1 << (WB + AB - 1)) + ((A_SIGNED != 0) ? 1 << (AB - 1) : 0));
 
   reg [V*WB-1:0] weight;
@@ -98,8 +100,18 @@ module vsq_vector_mac #(
       );
 
       wire zero = ~|scale_product;
-      wire signed [SCALED_BITS-1:0] scaled =
-          SCALED_BITS'(dot_held) * $signed({{(SCALED_BITS - SCALE_PRODUCT_BITS) {1'b0}}, scale_held});
+      // The multiplier by the same rows: a signed x is x with its first bit inverted, less 2^(DOT_BITS-1).
+      genvar k;
+      for (k = 0; k < SCALE_PRODUCT_BITS; k = k + 1) begin : g_multiple
+        wire [DOT_BITS-1:0] multiple = (dot_held & {DOT_BITS{scale_held[k]}}) ^ DOT_SIGN;
+        wire [SCALED_BITS-1:0] sum;
+        if (k == 0) begin : g_first
+          assign sum = SCALED_BITS'(multiple) - (ALL_SCALE_BITS << (DOT_BITS - 1));
+        end else begin : g_next
+          assign sum = g_multiple[k-1].sum + (SCALED_BITS'(multiple) << k);
+        end
+      end
+      wire [SCALED_BITS-1:0] scaled = g_multiple[SCALE_PRODUCT_BITS-1].sum;
 
       always_ff @(posedge clk) begin
         if (w_load) weight_scale <= sw;
