@@ -59,6 +59,14 @@ class StoreError(VsquantError):
     """The results store cannot be opened, or was written by another version."""
 
 
+class LibraryError(VsquantError, ValueError):
+    """A Liberty file cannot be read, or has no cell of a kind that is needed."""
+
+
+class SynthesisError(VsquantError, RuntimeError):
+    """Synthesis or the simulation of its netlist failed, took too long, or missed the clock."""
+
+
 class BackendError(VsquantError, RuntimeError):
     """A backend was asked for by name and cannot run here; the message says what can."""
 

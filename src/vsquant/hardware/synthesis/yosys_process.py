@@ -1,0 +1,18 @@
+"""Runs yosys commands, one a line of standard input: a process of its own, so that a crash or a hang stays in it."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run every line; yosys itself prints, and ends the process at the first error."""
+    from pyosys import libyosys
+
+    design = libyosys.Design()
+    for line in sys.stdin:
+        libyosys.run_pass(line.strip(), design)
+
+
+if __name__ == "__main__":
+    main()
