@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vsquant.cli import hardware_cost, hardware_rtl
+from vsquant.cli import hardware_cost, hardware_rtl, hardware_synth, hardware_table
 
 app = typer.Typer(
     name="hw",
@@ -14,6 +14,8 @@ app = typer.Typer(
 )
 app.command("cost")(hardware_cost.cost)
 app.command("rtl")(hardware_rtl.rtl)
+app.command("synth")(hardware_synth.synth)
+app.command("table")(hardware_table.table)
 
 
 @app.callback()
