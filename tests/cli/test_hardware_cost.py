@@ -83,7 +83,7 @@ def test_a_picture(suffix: str, vsquant_program, tmp_path: Path) -> None:
         (("w4a4-s4/4", "--network", "resnet21"), "network must be one of resnet20"),
         (("w4a4-s4/4", "--network", "resnet20", "--task", "digits"), "--network and --task must not both be given"),
         (("w4a4-s4/4", "--data", "."), "--task must say which task --data and --model are for"),
-        (("w3a3-s4/4", "--network", "resnet20"), "measure it with 'vsquant hw synth w3a3-s4/4-v16'"),
+        (("w3a3-s4/4", "--network", "resnet20"), "'vsquant hw synth w8a8 w3a3-s4/4-v16 --liberty LIBRARY"),
         (("none.safetensors",), "must be a readable file"),
         (("none.safetensors", "--matmuls"), "--matmuls and --first-last must go with a spec"),
         (("w4a4-s4/4", "--network", "resnet20", "--config", "cloud"), "config must be a .yaml file or one of edge"),

@@ -130,7 +130,7 @@ def test_equal_elements_shrink_with_the_format_and_equal_bytes_do_not() -> None:
 
 
 def test_a_lane_without_a_known_cost_is_refused_with_the_command_that_measures_it() -> None:
-    with pytest.raises(AcceleratorError, match="measure it with 'vsquant hw synth w3a8-s4/6-v16'"):
+    with pytest.raises(AcceleratorError, match="'vsquant hw synth w8a8 w3a8-s4/6-v16 --liberty LIBRARY"):
         cost("w3a8-s4/6", requests(linear(), spec="w3a8-s4/6"))
 
 
