@@ -58,7 +58,7 @@ class LanePrices:
             known = ", ".join(sorted(name for name, size in self.prices if size == vector_size)) or "none"
             raise AcceleratorError(
                 f"there is no known cost of a lane of {spec} with V = {vector_size}; measure it beside 8/8 with "
-                f"'vsquant hw synth w8a8 {spec} --liberty LIBRARY -o lanes.json' and give that with --lanes lanes.json, "
+                f"'vsquant hw synth w8a8 {spec} --liberty LIBRARY -o lanes.json' and give --lanes lanes.json, "
                 f"or choose one of the known: {known}"
             )
         return found
