@@ -36,9 +36,7 @@ def element(axes: Axes) -> None:
     for i in (2, 1, 0):
         x, y = 4.0 + 0.22 * i, 1.6 + 0.22 * i
         axes.add_patch(
-            FancyBboxPatch(
-                (x, y), 4.3, 3.0, boxstyle="round,pad=0,rounding_size=0.12", facecolor=WHITE, edgecolor=GREY
-            )
+            FancyBboxPatch((x, y), 4.3, 3.0, boxstyle="round,pad=0,rounding_size=0.12", facecolor=WHITE, edgecolor=GREY)
         )
     axes.text(4.15, 4.38, "lane, LANES of them", fontsize=8.5, color=GREY)
     box(axes, (4.15, 1.75), (1.8, 0.95), "weight buffer\n2 banks", MEMORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,43 @@ def test_widths_that_are_not_the_lanes_are_refused(wrong, rtl_sources, tmp_path:
     command = ["iverilog", "-g2012", "-o", "/dev/null", "-s", "vsq_mac_lane", f"-Pvsq_mac_lane.{wrong}"]
     done = subprocess.run([*command, *map(str, rtl_sources)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "largest_product" in done.stderr
+
+
+YOSYS = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for line in sys.argv[1:]:
+    libyosys.run_pass(line, design)
+"""
+
+
+@pytest.mark.parametrize(("spec", "following", "sizes"), ELEMENTS[:3])
+def test_yosys_finds_memories_as_black_boxes_and_no_latch(spec, following, sizes, rtl_sources, tmp_path: Path) -> None:
+    pytest.importorskip("pyosys")
+    lane = Lane.for_spec(LayerSpec.parse(spec))
+    unit = PostProcessingUnit.between(lane, LayerSpec.parse(following)) if following else None
+    element = ProcessingElement(lane=lane, post_processing=unit, **sizes)
+    parameters = " ".join(f"-chparam {name} {value}" for name, value in element.verilog_parameters().items())
+    script = [
+        f"read_verilog -sv {' '.join(map(str, rtl_sources))}",
+        f"hierarchy -check {parameters} -top vsq_pe",
+        "proc",
+        "flatten",
+        "opt -fast",
+        "select -assert-none t:$dlatch t:$adff t:$sr",
+        f"select -assert-count {memories(element)} t:vsq_sram",
+        "check -assert",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", YOSYS, *script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def memories(element: ProcessingElement) -> int:
+    """Codes, and scales where there are any, of every lane and of the activations; constants by element of a beat."""
+    lane = element.lane
+    weights = element.lanes * (2 if lane.weight.two_level else 1)
+    activations = 2 if lane.activation.two_level else 1
+    return weights + activations + (0 if element.post_processing is None else element.drain_width)
