@@ -67,7 +67,7 @@ def synthesize_lane(lane: Lane, library: Library, *, period_ps: float = PERIOD_P
     if not met:
         fastest = min(found.delay_ps for found in tried)
         raise SynthesisError(
-            f"a lane must meet {period_ps:g} ps in {library.name}; the fastest took {fastest:.0f} ps. "
+            f"a lane must meet {period_ps:g} ps in {library.name}; the fastest took {fastest:.1f} ps. "
             f"Ask for a longer period, or for a smaller vector or fewer scale bits"
         )
     best = min(met, key=lambda found: found.netlist.area)
