@@ -49,7 +49,7 @@ class Setting:
 
 SETTINGS: Final[Mapping[str, Setting]] = {
     "cifar10": Setting(specs=("w4a4u-s4/6", "w4a4u-s4/6-p6", "w4a8-s6/10", "w8a8u"), limit=None),
-    "imagenet-efficientnet-lite0": Setting(specs=("w4a8-s6/10", "w8a8u"), limit=200, fractions=False),
+    "imagenet-efficientnet-lite0": Setting(specs=("w4a8-s6/10",), limit=200, fractions=False),
 }
 
 
