@@ -50,7 +50,8 @@ def _drop(table: Table, row: str, wanted: Column) -> str:
 def goals(table: Table) -> str:
     """Markdown: for each row what paper mode and the best method lose, and which share of that is left.
 
-    The best method is the one of smallest loss on these samples, so that its figure flatters it a little.
+    The best method is the one of smallest loss on these samples, so that its figure flatters it a little. There is no
+    share where paper mode loses less than two standard errors.
     """
     lines = ["| W/A/Sw/Sa | paper loses | the best method loses | left |", "| --- | ---: | ---: | ---: |"]
     for row in table.rows:
@@ -60,7 +61,8 @@ def goals(table: Table) -> str:
         if paper is None or not solved:
             continue
         best = max(solved, key=lambda column: solved[column].value)
-        share = "–" if paper.value >= 0 else f"{max(0.0, solved[best].value / paper.value):.0%}"
+        lost_for_sure = paper.value < -2 * paper.standard_error
+        share = f"{max(0.0, solved[best].value / paper.value):.0%}" if lost_for_sure else "–"
         lost = difference_text(solved[best], table.unit)
         lines.append(f"| {row} | {difference_text(paper, table.unit)} | {lost} ({best[1:]}) | {share} |")
     return "\n".join(lines)

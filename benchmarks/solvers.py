@@ -33,8 +33,8 @@ COLUMNS: Final = (
 IMAGE_ROWS: Final = ("4/4U/4/4", "3/3U/4/4", "3/8/6/8", "4/8/6/8")
 IMAGE_SCALES: Final = ("4/4", "4/6", "6/4", "6/6", "3/4", "3/6", "fp32")
 LANGUAGE_SCALES: Final = ("4/8", "4/10", "6/8", "6/10", "fp16", "fp32")
-SHORT: Final = "reconstruct:iterations=60,batch_size=8"
-"""Where the time for all of it is not there."""
+SHORT: Final = (":reconstruct:iterations=60,batch_size=8", ":reconstruct:start=[search],iterations=60,batch_size=8")
+"""Where the time for all of it is not there; from error feedback, and from a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +80,14 @@ STUDIES: Final = {
     ),
     "squad-minilm": Study(
         table=TableRequest(rows=("4/8/4/8", "4/8/6/8", "3/8/4/8", "3/8/6/8", "4/4/4/4"), columns=COLUMNS, limit=500),
-        scales=Scales(row="4/8", columns=LANGUAGE_SCALES),
         drawn=("3/8/6/8", ":gptq"),
     ),
     "squad-minilm-all": Study(
-        table=TableRequest(rows=("4/8/4/8",), columns=(":paper", ":rtn", ":gptq", "fp32", "per-channel"))
+        table=TableRequest(rows=("4/8/4/8",), columns=(":paper", ":rtn", ":gptq", "fp32", "per-channel")),
+        scales=Scales(row="4/8", columns=LANGUAGE_SCALES, methods=("rtn",)),
     ),
     "imagenet-efficientnet-lite0": Study(
-        table=TableRequest(rows=IMAGE_ROWS, columns=(*COLUMNS[:4], f":{SHORT}", *COLUMNS[5:7], *COLUMNS[8:])),
-        drawn=("4/4U/4/4", ":gptq"),
+        table=TableRequest(rows=IMAGE_ROWS, columns=(*COLUMNS[:4], *SHORT, *COLUMNS[5:7], *COLUMNS[8:])),
     ),
 }
 
