@@ -150,8 +150,9 @@ def write_study(name: str, study: Study, bench: Bench, measured_at: str | None) 
     table = bench.table(study.table)
     tables = {"table": to_json(table)}
     write(f"solvers-{name}.md", to_markdown(table).rstrip())
-    write(f"solvers-{name}-goals.md", goals(table))
-    write(f"solvers-{name}-bit.md", saved_bit(table))
+    for what, text in (("goals", goals(table)), ("bit", saved_bit(table))):
+        if text.count("\n") > 1:
+            write(f"solvers-{name}-{what}.md", text)
     write_png(table, RESULTS / f"solvers-{name}.png")
     if study.scales is not None:
         by_method = {
