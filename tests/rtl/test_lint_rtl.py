@@ -22,7 +22,7 @@ ELEMENTS = [
     ("w3a4-s4/4-top", "w2a2-s2/2-v8", {"lanes": 8, "drain_width": 8}),
     ("w4a4-s4/x", None, {"lanes": 1, "drain_width": 1}),
     ("w4a4u-sx/4", "w4a8u", {"lanes": 32}),
-    ("w4a4-s4/4-v64-p1", "w4a4-s4/4-v64-p1", {"lanes": 64}),
+    ("w4a4-s4/4-v64-p1", None, {"lanes": 2}),
 ]
 
 
