@@ -43,7 +43,7 @@ SPECS: Final = (
 )  # fmt: skip
 """The list, and lanes that serve signed and unsigned inputs of 4 bits, which have one more."""
 VECTOR_SIZES: Final = {"w4a4": (8, 32)}
-"""Per-channel lanes of other sizes, for the V of lanes with vector scales; with V = 64 it misses the clock by a hair."""
+"""Per-channel lanes of other sizes, for lanes with vector scales of that V; V = 64 misses the clock by a hair."""
 SHARED_WITH: Final = {
     "w8a8": "w8a8-s6/10", "w6a8": "w6a8-s6/10", "w4a8": "w4a8-s6/10", "w6a6": "w6a6-s4/6", "w4a4": "w4a4-s4/4",
     "w4a4u": "w4a4u-s4/6", "w3a4": "w3a4-s4/4",
