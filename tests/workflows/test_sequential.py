@@ -15,6 +15,7 @@ from vsquant import ErrorFeedback
 from vsquant.errors import CalibrationError, NonFiniteError
 from vsquant.workflows import sequential
 from vsquant.workflows.batches import as_batches
+from vsquant.workflows.kept import Kept
 from vsquant.workflows.layer_files import LayerFiles, run_key
 from vsquant.workflows.ptq import prepare, quantize_prepared
 
@@ -148,7 +149,7 @@ def test_run_key_knows_all_that_a_run_depends_on(network: nn.Module) -> None:
 
 
 def test_a_damaged_file_is_done_again(tmp_path: Path) -> None:
-    files = LayerFiles(tmp_path, "run")
+    files = LayerFiles(Kept(tmp_path), "run")
     (tmp_path / "run").mkdir()
     files._path("layer").write_bytes(b"not a layer")
     assert files.load("layer") is None

@@ -11,13 +11,28 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 import vsquant
 from vsquant.cli import bench, doctor, evaluate, hardware, inspect, quantize, table
+from vsquant.cli.interrupts import INTERRUPTED
 from vsquant.errors import VsquantError
+
+
+class _Verbs(TyperGroup):
+    """The verbs; an interrupt after the work of one is not silent."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="vsquant",
+    cls=_Verbs,
     help="Per-vector scaled quantization (VS-Quant) of neural networks.",
     no_args_is_help=True,
     add_completion=False,

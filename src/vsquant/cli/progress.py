@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from vsquant.cli.interrupts import INTERRUPTED, begin_work
 from vsquant.progress import Progress
 
-INTERRUPTED: Final = 130
 LINE_SECONDS: Final = 15.0
 """How often a line is printed where there is no terminal to draw bars on."""
 
@@ -60,6 +60,7 @@ def progress_bars(kept: str | Callable[[], str]) -> Iterator[Progress]:
 
     An interrupt ends the program with status 130; ``kept`` says then what became of the work.
     """
+    begin_work()
     console = Console(stderr=True)
     bars = Bars(
         TextColumn("{task.description}"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ from vsquant.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from vsquant.optimize import Method
+    from vsquant.workflows.kept import Kept
     from vsquant.workflows.task_quantization import QuantizationRequest, QuantizedTask
 
 
@@ -84,6 +84,7 @@ def quantize(
     check_outputs(output, None if allocation is None else allocation.path)
     recipe = checked.checked_recipe(spec)
     solver, mode = settle(checked.checked_method(method), checked.checked_scale_mode(scale_mode))
+    kept = _checked_resume(resume, solver)
     request = QuantizationRequest(
         recipe=recipe,
         scale_mode=mode,
@@ -95,47 +96,39 @@ def quantize(
         permute=permute,
         bias_correction=bias_correction,
         batchnorm_reestimation=batchnorm_reestimation,
-        resume=_checked_resume(resume, solver),
+        resume=kept,
         calibration_samples=calibration_samples,
         allocation=allocation,
     )
     built = create_task(task, data=data, model=None if model in ("-", task) else model)
-    with progress_bars(_kept(resume)) as progress:
+    with progress_bars(lambda: _stopped(kept)) as progress:
         quantized = quantize_task(built, request, progress=progress)
-    save(quantized.model, output, architecture=quantized.architecture)
+        save(quantized.model, output, architecture=quantized.architecture)
     if as_json:
         print_json({"path": str(output)} | _plain(quantized, request))
     else:
         _print(quantized, request, output)
 
 
-def _checked_resume(resume: Path | None, method: Method) -> Path | None:
-    from vsquant.workflows.options import require_folder
+def _checked_resume(resume: Path | None, method: Method) -> Kept | None:
+    from vsquant.workflows.kept import Kept
     from vsquant.workflows.solve import reads_data
 
-    require_folder(resume)
-    if resume is not None and not reads_data(method):
+    kept = Kept.of(resume)
+    if kept is not None and not reads_data(method):
         raise typer.BadParameter(f"method {method.name} keeps nothing; leave it out", param_hint="--resume")
-    return resume
-
-
-def _kept(resume: Path | None) -> Callable[[], str]:
-    """What an interrupt finds: how many layers and blocks this run has finished since it began."""
-    before = _finished(resume)
-
-    def kept() -> str:
-        if resume is None:
-            return "nothing was written"
-        count = len(_finished(resume) - before)
-        if count:
-            return f"layers and blocks finished and kept: {count}; the same command goes on there"
-        return "no further layer was finished" if before else "no layer was finished yet, so none is kept"
-
     return kept
 
 
-def _finished(resume: Path | None) -> set[Path]:
-    return set() if resume is None else set(resume.glob("*/*.safetensors"))
+def _stopped(kept: Kept | None) -> str:
+    """What an interrupt leaves, and how to go on."""
+    if kept is None:
+        return "nothing was written"
+    if kept.added:
+        return f"layers and blocks finished and kept in {kept.folder}: {kept.added}; the same command goes on there"
+    if any(kept.folder.glob("*/*.safetensors")):
+        return f"no further layer was finished; what {kept.folder} holds is still there for the same command"
+    return "no layer was finished yet, so none is kept"
 
 
 def _plain(quantized: QuantizedTask, request: QuantizationRequest) -> dict[str, object]:
@@ -151,6 +144,8 @@ def _plain(quantized: QuantizedTask, request: QuantizationRequest) -> dict[str, 
         plain["allocation"] = allocation_to_json(allocation.record)
     if request.permute:
         plain["permuted"] = permuted_to_json(record.permuted)
+    if request.resume is not None:
+        plain["resume"] = {"taken": request.resume.taken, "added": request.resume.added}
     return plain
 
 
@@ -165,6 +160,11 @@ def _print(quantized: QuantizedTask, request: QuantizationRequest, output: Path)
     console.print(render_layers(record.layers) if allocation is None else render_allocation(allocation.record))
     if request.permute:
         console.print(render_permuted(record.permuted))
+    if request.resume is not None:
+        taken, added, folder = request.resume.taken, request.resume.added, request.resume.folder
+        console.print(
+            f"layers and blocks taken from {folder}: {taken}; finished and kept there: {added}", soft_wrap=True
+        )
     if request.allocation is not None:
         console.print(f"wrote {request.allocation.path}", soft_wrap=True)
     console.print(f"wrote {output}", soft_wrap=True)

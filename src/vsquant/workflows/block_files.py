@@ -12,25 +12,28 @@ from torch import Tensor
 
 from vsquant.errors import CalibrationError
 from vsquant.files import replacing
+from vsquant.workflows.kept import Kept
 
 
 class BlockFiles:
     """Tensors of blocks in the folder of one run, which is named after everything that the run depends on.
 
     Args:
-        folder: where the folders of runs are; made where it is not there.
+        kept: where the folders of runs are; it counts.
         key: of `vsquant.workflows.layer_files.run_key`.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / key
+    def __init__(self, kept: Kept, key: str) -> None:
+        self._kept, self._folder = kept, kept.folder / key
 
     def load(self, name: str) -> Mapping[str, Tensor] | None:
         """What was saved of a block; None where nothing was, or its file is damaged."""
         try:
-            return load_file(self._path(name))
+            tensors = load_file(self._path(name))
         except (FileNotFoundError, SafetensorError):
             return None
+        self._kept.taken += 1
+        return tensors
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep a block; its file is there wholly or not at all.
@@ -45,6 +48,7 @@ class BlockFiles:
                 )
         except OSError as error:
             raise CalibrationError(f"finished blocks must be kept in a folder that can be written: {error}") from error
+        self._kept.added += 1
 
     def _path(self, name: str) -> Path:
         return self._folder / f"block-{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"

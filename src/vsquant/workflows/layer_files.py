@@ -16,18 +16,19 @@ from vsquant import kernels
 from vsquant.errors import CalibrationError
 from vsquant.files import replacing
 from vsquant.optimize.layer_feedback import LayerFeedback
+from vsquant.workflows.kept import Kept
 
 
 class LayerFiles:
     """Layers in the folder of one run, which is named after everything that the run depends on.
 
     Args:
-        folder: where the folders of runs are; made where it is not there.
+        kept: where the folders of runs are; it counts.
         key: of `run_key`.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / key
+    def __init__(self, kept: Kept, key: str) -> None:
+        self._kept, self._folder = kept, kept.folder / key
 
     def load(self, name: str) -> LayerFeedback | None:
         """The layer as it was saved; None where it was not, or its file is damaged."""
@@ -35,6 +36,7 @@ class LayerFiles:
             tensors = load_file(self._path(name))
         except (FileNotFoundError, SafetensorError):
             return None
+        self._kept.taken += 1
         weight = kernels.QuantizedTensor(tensors["codes"], tensors.get("vector_scale"), tensors.get("coarse_scale"))
         return LayerFeedback(weight, tensors.get("bias_shift"))
 
@@ -51,6 +53,7 @@ class LayerFiles:
                 save_file(tensors, temporary, metadata={"layer": name})
         except OSError as error:
             raise CalibrationError(f"finished layers must be kept in a folder that can be written: {error}") from error
+        self._kept.added += 1
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"

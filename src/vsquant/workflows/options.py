@@ -11,6 +11,7 @@ from vsquant.calibrate.calibrators import create_calibrator
 from vsquant.errors import CalibrationError, SpecError
 from vsquant.optimize import Method, Rounding, settle
 from vsquant.spec.layer import ScaleMode
+from vsquant.workflows.kept import Kept
 from vsquant.workflows.solve import reads_data
 
 WeightMethod: TypeAlias = Literal["max", "mse"]
@@ -57,7 +58,7 @@ class Options:
     calibrators: Calibrators = field(default_factory=Calibrators)
     bias_correction: bool = False
     batchnorm_reestimation: bool = False
-    resume: Path | None = None
+    resume: Kept | None = None
 
     @classmethod
     def of(
@@ -68,7 +69,7 @@ class Options:
         calibrators: Calibrators | None,
         bias_correction: bool,
         batchnorm_reestimation: bool,
-        resume: str | Path | None,
+        resume: str | Path | Kept | None,
     ) -> Options:
         """What a caller gave, settled.
 
@@ -81,7 +82,6 @@ class Options:
                 f"calibrators must be a Calibrators, such as Calibrators(activation='mse'), not {calibrators!r}"
             )
         method, scale_mode = settle(method, scale_mode)
-        require_folder(resume)
         if calibrators is not None and calibrators.candidates > 1 and scale_mode == "paper":
             raise SpecError(
                 "scale_mode must not be 'paper' with candidates=3, which has codes follow scales; use 'requantize'"
@@ -92,7 +92,7 @@ class Options:
             calibrators=calibrators or Calibrators(),
             bias_correction=bias_correction,
             batchnorm_reestimation=batchnorm_reestimation,
-            resume=None if resume is None else Path(resume),
+            resume=Kept.of(resume),
         )
 
     @property
@@ -118,13 +118,3 @@ class Options:
     def reads_data(self) -> bool:
         """Whether calibration data runs through the quantized layers too."""
         return self.corrected or reads_data(self.method)
-
-
-def require_folder(resume: str | Path | None) -> None:
-    """Refuse to keep finished layers in what is not a folder.
-
-    Raises:
-        CalibrationError: ``resume`` is a file.
-    """
-    if resume is not None and Path(resume).exists() and not Path(resume).is_dir():
-        raise CalibrationError(f"resume must be a folder for finished layers, not the file {str(resume)!r}")

@@ -25,6 +25,7 @@ from vsquant.transform.recipe import FirstLast, Recipe
 from vsquant.transform.replace import WeightSource, replace_layers
 from vsquant.workflows.correct import Corrections, correct
 from vsquant.workflows.importance import layers_to_weigh, require_moments, require_no_weighing, searching
+from vsquant.workflows.kept import Kept
 from vsquant.workflows.options import Calibrators, Options, WeightMethod
 from vsquant.workflows.prepare import NOTHING_SEEN, PreparedModel, permute_prepared, plan, prepare
 from vsquant.workflows.ranges import activation_ranges, attention_entries
@@ -71,7 +72,7 @@ def quantize(
     batchnorm_pairs: Sequence[tuple[str, str]] | None = None,
     bias_correction: bool = False,
     batchnorm_reestimation: bool = False,
-    resume: str | Path | None = None,
+    resume: str | Path | Kept | None = None,
     permute: bool = False,
     progress: Progress = silent,
 ) -> nn.Module:
@@ -91,6 +92,7 @@ def quantize(
         bias_correction: give the outputs of each layer the mean that the float layer's have, through its bias.
         batchnorm_reestimation: give those of layers with a folded batch norm the variance too, through their scales.
         resume: a folder where a method that takes long keeps finished layers; the same call goes on from there.
+            A `vsquant.workflows.kept.Kept` counts them.
         permute: whether channels are first reordered for more homogeneous vectors, in the layers that make them and in
             those that take them, where the model's graph proves that nothing else changes. Needs
             calibration data.
@@ -166,7 +168,7 @@ def quantize_prepared(
     weight_cache: WeightCache | None = None,
     bias_correction: bool = False,
     batchnorm_reestimation: bool = False,
-    resume: str | Path | None = None,
+    resume: str | Path | Kept | None = None,
     progress: Progress = silent,
 ) -> nn.Module:
     """Quantize a prepared model, which is left as it was.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
 from vsquant.errors import CalibrationError
@@ -13,6 +11,7 @@ from vsquant.progress import Progress, silent
 from vsquant.spec.layer import ScaleMode
 from vsquant.workflows.batches import Batches
 from vsquant.workflows.block_files import BlockFiles
+from vsquant.workflows.kept import Kept
 from vsquant.workflows.layer_files import LayerFiles, run_key
 from vsquant.workflows.reconstruct import reconstruct
 from vsquant.workflows.sequential import settle_layers
@@ -58,7 +57,7 @@ def solve(
     batches: Batches | None,
     method: Method,
     *,
-    resume: Path | None = None,
+    resume: Kept | None = None,
     progress: Progress = silent,
 ) -> None:
     """Go on from first weights to those of ``method``, in ``model`` itself.
@@ -93,7 +92,7 @@ def _feed_back(
     model: nn.Module,
     batches: Batches,
     method: ErrorFeedback,
-    resume: Path | None,
+    resume: Kept | None,
     progress: Progress,
 ) -> None:
     files = None if resume is None else LayerFiles(resume, _run_key(float_model, model, batches, method))

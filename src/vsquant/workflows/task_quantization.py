@@ -14,6 +14,7 @@ from vsquant.spec.layer import LayerSpec, ScaleMode
 from vsquant.tasks.base import Task
 from vsquant.transform.recipe import FirstLast, Recipe
 from vsquant.workflows.allocate import Allocation, allocate
+from vsquant.workflows.kept import Kept
 from vsquant.workflows.options import Calibrators
 from vsquant.workflows.ptq import quantize
 
@@ -42,7 +43,7 @@ class QuantizationRequest:
     permute: bool = False
     bias_correction: bool = False
     batchnorm_reestimation: bool = False
-    resume: Path | None = None
+    resume: Kept | None = None
     calibration_samples: int = 128
     allocation: AllocationRequest | None = None
 
