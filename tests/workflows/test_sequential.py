@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_says_so(network: nn.Module, tmp_path: P
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CalibrationError, match="finished layers must be kept in a folder that can be written"):
         vsquant.quantize(
-            network, "w4a8-s4/8", calibration=data(seed=1), method=ErrorFeedback(), resume=tmp_path / "file"
+            network, "w4a8-s4/8", calibration=data(seed=1), method=ErrorFeedback(), resume=tmp_path / "file" / "kept"
         )
 
 
