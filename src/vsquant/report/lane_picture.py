@@ -71,7 +71,7 @@ def _draw_lanes(axes: Any, costs: LaneCosts, lanes: Sequence[LaneCost]) -> None:
     axes.set_yticks(places, [lane.spec.replace("-v16", "") for lane in lanes])
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.set_xlabel("area (wide) and energy (narrow) for one multiply-accumulate, 8/8 per channel = 1")
-    axes.set_title("Lanes: per channel (grey), per vector (blue), with rounded scale products (orange)")
+    axes.set_title("Lanes: per channel (grey), per vector (blue),\nwith rounded scale products (orange)")
     axes.grid(axis="x", linewidth=0.5, alpha=0.3)
     axes.set_axisbelow(True)
 
