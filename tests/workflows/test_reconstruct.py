@@ -144,7 +144,9 @@ def test_progress_counts_the_iterations_of_all_blocks(prepared):
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 
-@pytest.mark.parametrize("sizes", [(96,), (1, 2, 45, 48)], ids=["one batch", "a batch with none held out"])
+@pytest.mark.parametrize(
+    "sizes", [(96,), (1, 2, 45, 48), (1,) * 96], ids=["one batch", "a batch with none held out", "batches of one"]
+)
 def test_a_transformer_is_reconstructed_with_its_masks(sizes):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(5)
@@ -176,12 +178,18 @@ def test_every_eighth_sample_over_all_batches_is_held_out():
     assert learned[0].tolist() == held[0].tolist() == list(range(HELD_OUT - 1))
 
 
-def test_draws_are_of_one_batch_without_repetition():
+def test_a_draw_is_of_one_batch_without_repetition_and_of_more_where_it_has_too_few():
     rows = [torch.tensor([], dtype=torch.long), torch.arange(10), torch.tensor([4])]
     generator = torch.Generator().manual_seed(1)
-    draws = [draw_samples(rows, 4, generator) for _ in range(200)]
-    assert {batch for batch, _ in draws} == {1, 2}
-    assert all(len(set(chosen.tolist())) == len(chosen) == (4 if batch == 1 else 1) for batch, chosen in draws)
+    draws = [
+        [(batch, sorted(chosen.tolist())) for batch, chosen in draw_samples(rows, 4, generator)] for _ in range(99)
+    ]
+    assert {tuple(batch for batch, _ in draw) for draw in draws} == {(1,), (2, 1)}
+    for draw in draws:
+        assert sum(len(chosen) for _, chosen in draw) == 4
+        assert all(len(set(chosen)) == len(chosen) and set(chosen) <= set(range(10)) for _, chosen in draw)
+    (first, second) = sorted((batch, len(chosen)) for batch, chosen in draw_samples(rows, 99, generator))
+    assert (first, second) == ((1, 10), (2, 1))
 
 
 def test_quantize_takes_the_method_and_records_it():

@@ -200,12 +200,21 @@ class _Learner:
         inner = {name: f"{_within(name, data.block.name)}weight" for name in self._layers}
 
         def loss(iteration: int) -> Tensor:
-            batch, rows = draw_samples(self._learned, method.batch_size, self._generator)
-            each = data.calls[batch]
-            x = drop(data.float_calls[batch].x[rows], each.x[rows], method.activation_drop, self._generator)
             weights = {inner[name]: variables.weight() for name, variables in self._variables.items()}
-            y = run_module(lambda *args, **kwargs: functional_call(trained, weights, args, kwargs), each.rows(rows, x))
-            return (y - data.targets[batch][rows]).square().mean() / self._power
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return functional_call(trained, weights, args, kwargs)
+
+            errors: list[Tensor] = []
+            elements: list[int] = []
+            for batch, rows in draw_samples(self._learned, method.batch_size, self._generator):
+                each = data.calls[batch]
+                x = drop(data.float_calls[batch].x[rows], each.x[rows], method.activation_drop, self._generator)
+                error = (run_module(run, each.rows(rows, x)) - data.targets[batch][rows]).square()
+                errors.append(error.mean())
+                elements.append(error.numel())
+            shares = torch.tensor(elements) / sum(elements)
+            return (torch.stack(errors) * shares).sum() / self._power
 
         return loss
 
@@ -279,12 +288,17 @@ def split_samples(calls: Sequence[ModuleCall]) -> tuple[list[Tensor], list[Tenso
     )
 
 
-def draw_samples(rows: Sequence[Tensor], size: int, generator: torch.Generator) -> tuple[int, Tensor]:
-    """At most ``size`` samples of one batch, which is drawn by how many samples it has."""
+def draw_samples(rows: Sequence[Tensor], size: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
+    """``size`` samples, or all: of one batch, drawn by how many samples it has, and of more where that has too few."""
     counts = torch.tensor([float(len(each)) for each in rows])
-    batch = int(torch.multinomial(counts, 1, generator=generator))
-    order = torch.randperm(len(rows[batch]), generator=generator)[:size]
-    return batch, rows[batch][order]
+    drawn: list[tuple[int, Tensor]] = []
+    while size > 0 and counts.any():
+        batch = int(torch.multinomial(counts, 1, generator=generator))
+        order = torch.randperm(len(rows[batch]), generator=generator)[:size]
+        drawn.append((batch, rows[batch][order]))
+        counts[batch] = 0.0
+        size -= len(order)
+    return drawn
 
 
 def _layer(model: nn.Module, name: str) -> QuantLayer:
