@@ -70,3 +70,11 @@ def test_text_fits_eighty_columns() -> None:
         text = lane_costs_text(costs)
         assert max(map(len, text.splitlines())) <= 80
     assert "w4a4-s4/4-p4" in lane_costs_text(COSTS) and "+50 %" in lane_costs_text(COSTS)
+
+
+def test_without_the_baseline_figures_stand_as_they_are() -> None:
+    alone = LaneCosts(source="by hand", about={"period_ps": 1000}, lanes=(lane("w4a4-s4/4-v16-p4", 500, net=720),))
+    text = lane_costs_text(alone)
+    assert "for ratios synthesize w8a8" in " ".join(text.split())
+    row = next(line.split() for line in text.splitlines() if line.startswith("w4a4-s4/4-p4"))
+    assert row[4:6] == ["500", "45.00"]

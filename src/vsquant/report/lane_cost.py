@@ -26,14 +26,7 @@ def lane_costs_text(costs: LaneCosts) -> str:
     lanes = plain_table(
         ("lane", "V", "mult.", "ps", "area", *names, "same codes"), [_row(costs, lane, names) for lane in costs.lanes]
     )
-    parts = [
-        _wrapped(
-            f"Area, and energy of a multiply-accumulate on codes of the lane's own format ({', '.join(names)}) and on "
-            f"the same codes for lanes of the same bits, relative to {_baseline(costs)}"
-        ),
-        lanes,
-        _components(costs),
-    ]
+    parts = [_wrapped(_meaning(costs, names)), lanes, _components(costs)]
     found = overheads(costs)
     if found:
         parts.append(
@@ -53,9 +46,14 @@ def lane_costs_text(costs: LaneCosts) -> str:
     return "\n\n".join(parts)
 
 
-def _baseline(costs: LaneCosts) -> str:
-    base = costs.of(BASELINE)
-    return BASELINE if base is None else f"{BASELINE} ({base.area_um2:.0f} um2)"
+def _meaning(costs: LaneCosts, names: list[str]) -> str:
+    base, own = costs.of(BASELINE), f"of a multiply-accumulate on codes of the lane's own format ({', '.join(names)})"
+    if base is None:
+        return f"Area of a lane in um2, and energy {own} in fJ; for ratios synthesize {BASELINE} into the same table"
+    return (
+        f"Area, and energy {own} and on the same codes for lanes of the same bits, relative to "
+        f"{BASELINE} ({base.area_um2:.0f} um2)"
+    )
 
 
 def _wrapped(text: str) -> str:
@@ -63,14 +61,15 @@ def _wrapped(text: str) -> str:
 
 
 def _row(costs: LaneCosts, lane: LaneCost, names: list[str]) -> tuple[str, ...]:
-    energies = [_ratio(costs.relative_energy(lane, name)) for name in names]
+    relative = costs.of(BASELINE) is not None
+    energies = [costs.relative_energy(lane, name) if relative else lane.energy_fj_per_mac(name) for name in names]
     return (
         _short(lane.spec),
         str(lane.vector_size),
         lane.multiplier,
         f"{lane.delay_ps:.0f}",
-        _ratio(costs.relative_area(lane)),
-        *energies,
+        _ratio(costs.relative_area(lane)) if relative else f"{lane.area_um2:.0f}",
+        *map(_ratio, energies),
         _ratio(costs.relative_energy_on_vectors(lane)),
     )
 

@@ -116,6 +116,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         read_library(tmp_path / "none.lib")
 
 
+def test_a_damaged_file_is_named(tiny_liberty: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cells.lib.gz"
+    path.write_bytes(gzip.compress(tiny_liberty.read_bytes())[:-20])
+    with pytest.raises(LibraryError, match=r"cells\.lib\.gz must be a whole, readable Liberty file"):
+        read_library(path)
+    path.write_text("no library")
+    with pytest.raises(LibraryError, match=r"cells\.lib\.gz: .*line 1"):
+        read_library(path)
+
+
 def test_a_table_must_be_filled(tiny_liberty: Path, tmp_path: Path) -> None:
     path = tmp_path / "cells.lib"
     path.write_text(tiny_liberty.read_text().replace('("0.02, 0.07", "0.03, 0.08")', '("0.02, 0.07", "0.03")', 1))

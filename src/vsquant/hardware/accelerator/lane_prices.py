@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from vsquant.errors import AcceleratorError
 from vsquant.hardware.accelerator.configuration import LaneWidths
+from vsquant.results.lane_cost import BASELINE
 from vsquant.spec.layer import LayerSpec
 
 SHIPPED: Final = "tables/lane_prices.json"
@@ -56,9 +57,10 @@ class LanePrices:
         found = self.prices.get((spec, vector_size))
         if found is None:
             known = ", ".join(sorted(name for name, size in self.prices if size == vector_size)) or "none"
+            wanted = spec if spec == BASELINE else f"{BASELINE} {spec}"
             raise AcceleratorError(
                 f"there is no known cost of a lane of {spec} with V = {vector_size}; measure it beside 8/8 with "
-                f"'vsquant hw synth w8a8 {spec} --liberty LIBRARY -o lanes.json' and give --lanes lanes.json, "
+                f"'vsquant hw synth {wanted} --liberty LIBRARY -o lanes.json' and give --lanes lanes.json, "
                 f"or choose one of the known: {known}"
             )
         return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -124,11 +125,22 @@ def read_library(path: Path) -> Library:
     """
     if not path.is_file():
         raise LibraryError(f"--liberty must name a Liberty file (.lib or .lib.gz); {path} is none")
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8", errors="replace")
-    library = interpret(parse(text), text)
+    text = _text(path)
+    try:
+        library = interpret(parse(text), text)
+    except LibraryError as error:
+        raise LibraryError(f"{path}: {error}") from error
     library.check_complete()
     return library
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise LibraryError(f"{path} must be a whole, readable Liberty file (.lib or .lib.gz): {error}") from error
+    return plain.decode("utf-8", errors="replace")
 
 
 def interpret(group: Group, text: str) -> Library:
