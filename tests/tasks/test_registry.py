@@ -31,6 +31,8 @@ def test_digits_needs_neither_data_nor_model(tmp_path):
     assert create_task("digits").name == "digits"
     with pytest.raises(DataError, match="task 'digits' brings its own data; leave --data out"):
         create_task("digits", data=tmp_path)
+    with pytest.raises(DataError, match="brings its own model; leave --model out, or give - for MODEL, not 'other'"):
+        create_task("digits", model="other")
 
 
 def test_imagenet_needs_a_model(tmp_path):

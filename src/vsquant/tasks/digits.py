@@ -63,9 +63,12 @@ class DigitsTask(ClassificationTask):
     batch_images = 128
 
     def __init__(self, name: str = "digits", *, data: Path | None = None, model: str | None = None) -> None:
-        for option, value in (("data", data), ("model", model)):
-            if value is not None:
-                raise DataError(f"task {name!r} brings its own {option}; leave --{option} out, not {str(value)!r}")
+        if data is not None:
+            raise DataError(f"task {name!r} brings its own data; leave --data out, not {str(data)!r}")
+        if model is not None:
+            raise DataError(
+                f"task {name!r} brings its own model; leave --model out, or give - for MODEL, not {model!r}"
+            )
         self.name = name
         self._images: tuple[GreyImages, GreyImages] | None = None
         self._state: dict[str, torch.Tensor] | None = None
