@@ -177,6 +177,10 @@ def test_what_is_missing_or_too_small_is_named(folder, gpt2, tmp_path):
         DataError, match=r"must be an existing folder that holds test\.txt and valid\.txt, not '.*nowhere'"
     ):
         make(data=tmp_path / "nowhere")
+    with pytest.raises(
+        DataError, match=r"needs data: .* \(--data DIR\)\. It needs a model as well: .* \(--model MODEL\)"
+    ):
+        make(data=None, model=None)
     with pytest.raises(DataError, match=r"task 'wikitext' needs a model: give the hub id of a causal language model"):
         make(model=None)
     with pytest.raises(DataError, match="window must be at least 2 tokens, not 1"):

@@ -29,6 +29,9 @@ EVALUATION_FILE: Final = "test.txt"
 CALIBRATION_FILE: Final = "valid.txt"
 WINDOW_TOKENS: Final = 1024
 BATCH_TOKENS: Final = 2048
+_WHICH_MODEL: Final = (
+    "give the hub id of a causal language model, such as gpt2, or the folder that holds one (--model MODEL)"
+)
 _HEADING: Final = re.compile(r"^ ?= [^=\n]+ = ?$", re.MULTILINE)
 
 
@@ -58,12 +61,11 @@ class WikitextTask(Task):
 
     def __init__(self, name: str, *, data: Path | None, model: str | None, window: int = WINDOW_TOKENS) -> None:
         self.name = name
-        self._folder = data_folder(data, task=name, subfolder="wikitext2", required=[EVALUATION_FILE, CALIBRATION_FILE])
+        hint = "" if model is not None else f"It needs a model as well: {_WHICH_MODEL}"
+        files = [EVALUATION_FILE, CALIBRATION_FILE]
+        self._folder = data_folder(data, task=name, subfolder="wikitext2", required=files, weights=hint)
         if model is None:
-            raise DataError(
-                f"task {name!r} needs a model: give the hub id of a causal language model, such as gpt2, or the folder "
-                "that holds one (--model MODEL)"
-            )
+            raise DataError(f"task {name!r} needs a model: {_WHICH_MODEL}")
         if window < 2:
             raise DataError(f"window must be at least 2 tokens, not {window}")
         self._window = window
