@@ -31,3 +31,13 @@ def test_short_work_leaves_no_line(clock) -> None:
         lines("cells", done, 4)
         clock[0] += 2
     assert text.getvalue() == ""
+
+
+def test_every_unit_of_a_whole_step_has_its_line(clock) -> None:
+    text = io.StringIO()
+    lines = progress._Lines(Console(file=text, width=80), ("cells",))
+    for done in range(3):
+        lines("cells", done, 2)
+        lines("evaluating", done, 2)
+        clock[0] += 2
+    assert text.getvalue() == "cells: 1 of 2, 0:00:02 left\ncells: 2 of 2, 0:00:00 left\n"

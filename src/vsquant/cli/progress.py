@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -36,10 +36,14 @@ class _Steps:
 
 
 class _Lines:
-    """A `Progress` for logs: a line now and then, none for work of a few seconds."""
+    """A `Progress` for logs: a line now and then, none for work of a few seconds.
 
-    def __init__(self, console: Console) -> None:
+    Of the steps in ``whole`` every finished unit has its line, however short it was.
+    """
+
+    def __init__(self, console: Console, whole: Collection[str] = ()) -> None:
         self._console = console
+        self._whole = whole
         self._printed = time.monotonic()
         self._begun: dict[str, float] = {}
 
@@ -47,7 +51,8 @@ class _Lines:
         now = time.monotonic()
         begun = now if done == 0 else self._begun.get(step, now)
         self._begun[step] = begun
-        if now - self._printed < LINE_SECONDS:
+        told = done > 0 if step in self._whole else now - self._printed >= LINE_SECONDS
+        if not told:
             return
         self._printed = now
         rest = f", {timedelta(seconds=round((now - begun) / done * (total - done)))} left" if done else ""
@@ -55,8 +60,9 @@ class _Lines:
 
 
 @contextmanager
-def progress_bars(kept: str | Callable[[], str]) -> Iterator[Progress]:
-    """Bars for the length of a block; they are transient. Where standard error is no terminal, a line now and then.
+def progress_bars(kept: str | Callable[[], str], *, whole: Collection[str] = ()) -> Iterator[Progress]:
+    """Bars for the length of a block; they are transient. Where standard error is no terminal, a line now and then,
+    and one for every finished unit of the steps in ``whole``.
 
     An interrupt ends the program with status 130; ``kept`` says then what became of the work.
     """
@@ -75,7 +81,7 @@ def progress_bars(kept: str | Callable[[], str]) -> Iterator[Progress]:
     )
     try:
         with bars:
-            yield _Steps(bars) if console.is_terminal else _Lines(console)
+            yield _Steps(bars) if console.is_terminal else _Lines(console, whole)
     except KeyboardInterrupt:
         console.print(f"stopped; {kept if isinstance(kept, str) else kept()}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None

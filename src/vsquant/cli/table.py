@@ -90,7 +90,7 @@ def table(
     from vsquant.tasks.registry import create_task
     from vsquant.workflows import checked
     from vsquant.workflows.refinements import Refinements
-    from vsquant.workflows.table import run_table
+    from vsquant.workflows.table import CELLS, run_table
     from vsquant.workflows.table_request import TableRequest
 
     check_outputs(csv, markdown, html)
@@ -117,7 +117,7 @@ def table(
             candidates=activation_candidates,
         ),
     )
-    with ResultsStore(store) as results, progress_bars(_KEPT) as progress:
+    with ResultsStore(store) as results, progress_bars(_KEPT, whole=(CELLS,)) as progress:
         measured = run_table(built, request, results, progress=progress)
     try:
         _write(measured, csv=csv, markdown=markdown, html=html)

@@ -36,6 +36,8 @@ from vsquant.workflows.refinements import Refinements
 from vsquant.workflows.table_request import CellRequest, TableRequest
 
 WEIGHT_METHODS: Final[tuple[WeightMethod, ...]] = ("max", "mse")
+CELLS: Final = "cells"
+"""The step whose units are the table's cells."""
 CRITERION: Final = "KL divergence from the float network's outputs"
 
 
@@ -75,7 +77,7 @@ def run_table(
             records[cell.row, cell.column] = outcome
         else:
             refusals[cell.row, cell.column] = outcome
-    progress("cells", len(cells), len(cells))
+    progress(CELLS, len(cells), len(cells))
     return Table(
         task=task.name,
         title=task.title,
@@ -135,7 +137,7 @@ class TableRunner:
 
     def cell(self, cell: CellRequest, done: int, total: int) -> CellRecord | str:
         """One cell's record, from the store where it is there; or why the network cannot be run in that format."""
-        self._progress("cells", done, total)
+        self._progress(CELLS, done, total)
         inputs = self._cell_inputs(cell)
         known = self._stored(inputs) or self._refusal(inputs)
         if known is not None:
