@@ -5,35 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.transform.chains import both, codes_seen, images
 from torch import Tensor, nn
 
 import vsquant
 from vsquant import Recipe, Rule
-from vsquant.nn import IntegerActivation
-
-
-def images(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-def both(model: nn.Module, spec: str | Recipe, *batches: Tensor) -> tuple[nn.Module, nn.Module]:
-    """The integer model as it is, and chained."""
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    simulated = vsquant.quantize(model.eval(), spec, calibration=batches)
-    return vsquant.to_integer(simulated, chain=False), vsquant.to_integer(simulated)
-
-
-def codes_seen(model: nn.Module, x: Tensor) -> dict[str, bool]:
-    """For every integer layer whether its input came as codes."""
-    seen: dict[str, bool] = {}
-    for name, layer in vsquant.quantized_layers(model):
-        layer.register_forward_pre_hook(
-            lambda module, args, name=name: seen.update({name: isinstance(args[0], IntegerActivation)})
-        )
-    model(x)
-    return seen
 
 
 def reasons(model: nn.Module, spec: str | Recipe, x: Tensor) -> dict[str, str]:

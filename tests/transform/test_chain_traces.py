@@ -5,23 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.transform.chains import both, images
 from torch import Tensor, nn
 
 import vsquant
-from vsquant import Recipe
-
-
-def images(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-def both(model: nn.Module, spec: str | Recipe, *batches: Tensor) -> tuple[nn.Module, nn.Module]:
-    """The integer model as it is, and chained."""
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    simulated = vsquant.quantize(model.eval(), spec, calibration=batches)
-    return vsquant.to_integer(simulated, chain=False), vsquant.to_integer(simulated)
 
 
 class Opaque(nn.Module):
