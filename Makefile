@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.native
 JOBS ?= 1
 PEERS := build/peers
-EXTRAS := demo,transformers,vision,efficientnet,hw,docs,dev
+EXTRAS := demo,transformers,vision,efficientnet,hw,explore,cluster,docs,dev
 
 # Two test processes of one thread each are faster than one of two threads, and a test's sums do not depend on either.
 TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

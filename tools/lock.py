@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EXTRAS = ("demo", "transformers", "vision", "efficientnet", "hw", "docs", "dev")
+EXTRAS = ("demo", "transformers", "vision", "efficientnet", "hw", "explore", "cluster", "docs", "dev")
 """The extras that make installs; timm is left out because its torchvision has no build without CUDA everywhere."""
 FIXED = "torch==2.13.0\n"
 BUILD = "hatchling>=1.27\neditables\n"
