@@ -86,6 +86,10 @@ def test_a_picture(suffix: str, vsquant_program, tmp_path: Path) -> None:
         (("w3a3-s4/4", "--network", "resnet20"), "'vsquant hw synth w8a8 w3a3-s4/4-v16 --liberty LIBRARY"),
         (("none.safetensors",), "must be a readable file"),
         (("none.safetensors", "--matmuls"), "--matmuls and --first-last must go with a spec"),
+        (
+            ("w4a4-s4/4", "--network", "resnet20", "--picture", "energy.txt"),
+            "--picture must end in .svg or .png, which say how it is drawn, not 'energy.txt'",
+        ),
         (("w4a4-s4/4", "--network", "resnet20", "--config", "cloud"), "config must be a .yaml file or one of edge"),
     ],
 )

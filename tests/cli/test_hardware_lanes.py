@@ -37,6 +37,7 @@ def test_the_table_that_ships(vsquant_program, tmp_path: Path) -> None:
         (("synth", "w4a16", "--liberty", TINY), "a16 keeps it in floating point"),
         (("synth", "nvfp4", "--liberty", TINY), "not the comparison format 'nvfp4'"),
         (("synth", "w9a4", "--liberty", TINY), "must be 2..8 (weight bits), not 9"),
+        (("table", "--picture", "lanes"), "--picture must end in .svg or .png"),
         (("table", "none.json"), "must be a table of lanes that vsquant hw synth wrote"),
     ],
 )
@@ -45,3 +46,10 @@ def test_bad_input_is_an_error_that_says_what_to_do(
 ) -> None:
     ended = vsquant_program("hw", *arguments, columns=200)
     assert ended.status == 1 and wanted in ended.err and not ended.out
+
+
+def test_another_json_file_is_no_table_and_its_name_is_said(vsquant_program, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"lanes": []}')
+    ended = vsquant_program("hw", "table", tmp_path / "other.json", columns=300)
+    wanted = "other.json: a table of lanes must be one that vsquant hw synth wrote; it lacks 'source'"
+    assert ended.status == 1 and wanted in ended.err

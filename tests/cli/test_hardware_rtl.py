@@ -58,7 +58,7 @@ def test_a_checkpoint_gives_its_own_layers_words(vsquant_program, tiny, tmp_path
         (("w4a4u-s4/6", "--lanes", "12"), "lanes must be a power of two, not 12"),
         (("w4a4u-s4/6", "--lanes", "8"), "lanes must be a multiple of the 16 channels of one output vector, not 8"),
         (("w4a4u-s4/6", "--layer", "conv1"), "--layer and --task must go with a checkpoint"),
-        (("none.safetensors",), "--task must say what none.safetensors is run on"),
+        (("none.safetensors",), "none.safetensors must be a readable file"),
         (("none.safetensors", "--task", "tiny"), "none.safetensors must be a readable file"),
         (("none.safetensors", "--task", "tiny", "--next", "w4a4"), "--next must be left out for a checkpoint"),
     ],
@@ -86,7 +86,12 @@ def test_a_checkpoint_of_another_network_is_refused(vsquant_program, tiny, tmp_p
     model = vsquant.quantize(task.load_model(), "w4a4u-s4/6-v4", calibration=task.calibration_batches(8))
     vsquant.save(model, tmp_path / "tiny")
     ended = vsquant_program("hw", "rtl", tmp_path / "tiny", *arguments, "--layer", "no.such", columns=300)
-    assert ended.status == 1 and "name must be one of the model's integer layers" in ended.err
+    assert ended.status == 1 and "layer must be one of the model's integer layers" in ended.err
+
+
+def test_a_checkpoint_needs_its_task(vsquant_program, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    ended = vsquant_program("hw", "rtl", tiny_checkpoint, "-o", tmp_path / "element", columns=300)
+    assert ended.status == 1 and f"--task must say what {tiny_checkpoint} is run on" in ended.err
 
 
 def test_without_iverilog_the_check_says_how_to_install_it(vsquant_program, tmp_path: Path, monkeypatch) -> None:

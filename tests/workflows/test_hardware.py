@@ -199,7 +199,7 @@ def test_a_name_or_a_batch_that_does_not_fit_is_refused() -> None:
     x = torch.randn(2, 3, 13, 11)
     integer = quantized(network(), "w8a8", x)
     with pytest.raises(
-        ShapeError, match=r"name must be one of the model's integer layers, stem, first, .* not 'fourth'"
+        ShapeError, match=r"layer must be one of the model's integer layers, stem, first, .* not 'fourth'"
     ):
         record_layer(integer, "fourth", x)
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from vsquant.cli.options import CalibrationSamples, Data, JsonFlag, Model
-from vsquant.cli.output import check_outputs, print_json
+from vsquant.cli.output import check_picture, print_json
 from vsquant.cli.progress import progress_bars
 
 
@@ -86,7 +86,7 @@ def _sensitivity(
     from vsquant.tasks.registry import create_task
     from vsquant.workflows.sensitivity import sensitivity
 
-    check_outputs(picture)
+    check_picture(picture)
     candidate = LayerSpec.parse(spec)
     task = create_task(name, data=data, model=model)
     with progress_bars("nothing was kept") as progress:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from vsquant.cli.options import Data, JsonFlag, Model
-from vsquant.cli.output import check_outputs, print_json
+from vsquant.cli.output import check_picture, print_json
 from vsquant.errors import AcceleratorError, VsquantError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def cost(
     from vsquant.report.accelerator import cost_to_json, render_cost
     from vsquant.workflows.accelerator import compare_cost
 
-    check_outputs(picture)
+    check_picture(picture)
     accelerator, prices = load_accelerator(config), LanePrices.load(lanes)
     if task is None and (data is not None or model is not None):
         raise AcceleratorError("--task must say which task --data and --model are for; add --task TASK")

@@ -45,6 +45,7 @@ def rtl(
 
     Example: `vsquant hw rtl digits-w4a4.safetensors --task digits -o element`
     """
+    from vsquant.export import read_header
     from vsquant.hardware.rtl.designs import Sizes, design_for_layer, design_for_spec
     from vsquant.hardware.rtl.generate import check_design, check_folder, write_design
     from vsquant.spec import LayerSpec
@@ -54,6 +55,7 @@ def rtl(
     if design.endswith(".safetensors") or Path(design).is_file():
         if following is not None:
             raise SpecError("--next must be left out for a checkpoint: its network says what follows a layer")
+        read_header(Path(design))
         if task is None:
             raise SpecError(f"--task must say what {design} is run on: its layers' activations are recorded there")
         recorded = _recorded(Path(design), layer, task, data, model, sums)

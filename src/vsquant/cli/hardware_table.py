@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vsquant.cli.options import JsonFlag
-from vsquant.cli.output import check_outputs, print_json
+from vsquant.cli.output import check_picture, print_json
 
 
 def table(
@@ -26,7 +26,7 @@ def table(
     from vsquant.report.lane_cost import lane_costs_text
     from vsquant.report.lane_picture import write_lane_picture
 
-    check_outputs(picture)
+    check_picture(picture)
     found = shipped_costs() if costs is None else read_costs(costs)
     if picture is not None:
         write_lane_picture(found, picture)

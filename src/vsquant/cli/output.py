@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vsquant.errors import VsquantError
 from vsquant.files import check_writable
+
+_PICTURES: Final = (".svg", ".png")
 
 
 def print_json(value: Any) -> None:
@@ -26,6 +28,17 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             _check_output(path)
+
+
+def check_picture(path: Path | None) -> None:
+    """As `check_outputs`, of a picture, which is drawn as its name ends.
+
+    Raises:
+        VsquantError: as `check_outputs`, or the name ends in neither .svg nor .png.
+    """
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise VsquantError(f"--picture must end in .svg or .png, which say how it is drawn, not {str(path)!r}")
+    check_outputs(path)
 
 
 def _check_output(path: Path) -> None:

@@ -136,7 +136,10 @@ def read_costs(path: Path) -> LaneCosts:
         ) from error
     if not isinstance(data, dict):
         raise DataError(f"{path} must be a table of lanes that vsquant hw synth wrote, not a {type(data).__name__}")
-    return LaneCosts.from_json(data)
+    try:
+        return LaneCosts.from_json(data)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def shipped_costs() -> LaneCosts:

@@ -110,8 +110,10 @@ class LaneCosts:
                 about={name: value for name, value in data.items() if name not in ("source", "lanes")},
                 lanes=tuple(LaneCost.from_json(row) for row in data["lanes"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"a table of lanes must be one that vsquant hw synth wrote: {error!r}") from error
+        except KeyError as error:
+            raise DataError(f"a table of lanes must be one that vsquant hw synth wrote; it lacks {error}") from error
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"a table of lanes must be one that vsquant hw synth wrote: {error}") from error
 
     def relative_area(self, lane: LaneCost) -> float | None:
         """Area for one multiplier against the baseline's; None where that was not measured."""

@@ -47,7 +47,7 @@ def record_layers(model: nn.Module, batch: Batch, *, names: tuple[str, ...] | No
     layers = _integer_layers(integer)
     wanted = tuple(layers) if names is None else names
     if missing := [name for name in wanted if name not in layers]:
-        raise ShapeError(f"name must be one of the model's integer layers, {', '.join(layers)}; not {missing[0]!r}")
+        raise ShapeError(f"layer must be one of the model's integer layers, {', '.join(layers)}; not {missing[0]!r}")
     found: dict[str, RecordedLayer] = {}
 
     def recording(name: str) -> Callable[..., None]:

@@ -34,6 +34,11 @@ def test_those_that_ship_have_a_source() -> None:
     [
         ({"clock_ghz": 0}, "own.yaml: clock_ghz must be greater than 0, not 0"),
         ({"buffers": {"policy": "bytes", "weight": 1, "shared": 1}}, "buffers.activation must be given, but"),
+        ({"buffers": {"weight": 1, "activation": 1, "shared": 1}}, "own.yaml: buffers.policy must be given, but"),
+        (
+            {"dram": {"kind": "ddr9", "gigabytes_per_second": 1}},
+            "own.yaml: dram.kind must be one of ddr4, gddr6, hbm2, not 'ddr9'",
+        ),
         ({"dram": "left out"}, "dram must be given, but it is missing"),
         ({"position": 16}, "own.yaml: position is no key of an accelerator; did you mean 'positions'?"),
         ({"lane": {"weight_bits": 4, "activation_bit": 4}}, "lane.activation_bit is no key of an accelerator; did"),

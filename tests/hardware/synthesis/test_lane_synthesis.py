@@ -101,6 +101,16 @@ def test_a_missed_clock_is_no_point(tiny_library: Library) -> None:
         synthesize_lane(lane_of(SMALL), tiny_library, period_ps=10.0)
 
 
+def test_a_pyosys_that_does_not_load_is_said(
+    tiny_library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyosys").mkdir()
+    (tmp_path / "pyosys" / "__init__.py").write_text("raise ImportError('libffi.so.9: no such file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SynthesisError, match=r"does not: libffi.so.9: no such file. Install it again with:  pip inst"):
+        yosys.map_to_cells({}, "top", {}, tiny_library, period_ps=1000.0, booth=False)
+
+
 def test_without_yosys_the_install_line_is_said(tiny_library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vsquant\[hw\]'"):

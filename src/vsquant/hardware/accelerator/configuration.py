@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vsquant.errors import AcceleratorError, SpecError
+from vsquant.hardware.accelerator.memories import dram_pj_per_bit
 from vsquant.spec.formats import IntegerFormat
 from vsquant.spec.hints import did_you_mean
 from vsquant.spec.layer import LayerSpec
@@ -118,7 +119,7 @@ class Buffers(_Strict):
     shrinks with them, scales included.
     """
 
-    policy: BufferPolicy = "bytes"
+    policy: BufferPolicy
     weight: _Size
     activation: _Size
     shared: _Size
@@ -177,7 +178,8 @@ class Accelerator(_Strict):
         """Reads YAML.
 
         Raises:
-            AcceleratorError: it is no YAML, or a key is missing, misspelt or malformed; the message names it.
+            AcceleratorError: it is no YAML, or a key is missing, misspelt or malformed, or the table of memories has no
+            DRAM of that kind; the message names it.
         """
         try:
             data = yaml.safe_load(text)
@@ -186,9 +188,14 @@ class Accelerator(_Strict):
         if not isinstance(data, dict):
             raise AcceleratorError(f"{origin} must have keys and values, such as 'lanes: 16', not {data!r:.60}")
         try:
-            return cls.model_validate(data)
+            found = cls.model_validate(data)
+            dram_pj_per_bit(found.dram.kind)
         except ValidationError as error:
             raise AcceleratorError(f"{origin}: {_problem(error)}") from None
+        except AcceleratorError as error:
+            raise AcceleratorError(f"{origin}: {error}") from error
+        else:
+            return found
 
 
 def load_accelerator(source: str | Path) -> Accelerator:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from vsquant.errors import MissingExtraError, SynthesisError
 from vsquant.hardware.synthesis.liberty import Library
+from vsquant.hardware.synthesis.yosys_process import BROKEN
 
 TIME_LIMIT_S: Final = 120.0
 _DELAY = re.compile(r"Delay\s*=\s*([\d.]+)\s*ps")
@@ -110,6 +111,11 @@ def _run(script: str, folder: Path, time_limit_s: float) -> str:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    if process.returncode == BROKEN:
+        raise SynthesisError(
+            f"pyosys is installed but must load to synthesize, and does not: {log.strip()}. "
+            f"Install it again with:  pip install --force-reinstall pyosys"
+        )
     if process.returncode != 0:
         raise SynthesisError(f"yosys ended with status {process.returncode}. Its last lines:\n{_tail(log)}")
     return log

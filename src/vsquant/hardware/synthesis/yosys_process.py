@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 
+BROKEN = 87
+"""Exit status where pyosys is there but does not load."""
+
 
 def main() -> None:
     """Run every line; yosys itself prints, and ends the process at the first error."""
-    from pyosys import libyosys
+    try:
+        from pyosys import libyosys
+    except ImportError as error:
+        print(error)
+        sys.exit(BROKEN)
 
     design = libyosys.Design()
     for line in sys.stdin:
