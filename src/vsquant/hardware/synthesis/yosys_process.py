@@ -13,7 +13,7 @@ def main() -> None:
     try:
         from pyosys import libyosys
     except ImportError as error:
-        print(error)
+        sys.stdout.write(f"{error}\n")
         sys.exit(BROKEN)
 
     design = libyosys.Design()
