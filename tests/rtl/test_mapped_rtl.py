@@ -9,13 +9,15 @@ import pytest
 from tests.rtl.lane_cases import lane_case
 
 from vsquant.hardware import Lane
-from vsquant.hardware.synthesis import Library, SynthesizedLane, read_library, synthesize_lane
+from vsquant.hardware.post_processing import PostProcessingUnit
+from vsquant.hardware.synthesis import Library, SynthesizedLane, read_library, synthesize_lane, yosys
 from vsquant.hardware.synthesis.liberty import Cell
 from vsquant.hardware.synthesis.netlist import Gate, Netlist
 from vsquant.spec import LayerSpec
 
 TINY = Path(__file__).parents[1] / "hardware" / "cells" / "tiny.lib"
 SMALL = ["w2a3-s2/3-v4-p3", "w3a3-s2/x-v2", "w2a2-s3/2-v2-full-top-p3", "w3a2u"]
+PPU_FILES = ("vsq_ppu", "vsq_divider", "vsq_delay")
 ASAP7 = "liberty/asap7_rvt_tt_subset.lib.gz"
 PUBLISHED = ["w4a8-s6/10-p4", "w4a4", "w4a4-s4/4-p4", "w4a4u-s4/6-p6"]
 
@@ -99,3 +101,13 @@ def test_a_wrong_cell_is_found(simulate, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", PUBLISHED)
 def test_gates_of_asap7_equal_the_model(text: str, simulate, vsquant_data: Path, tmp_path: Path) -> None:
     check_gates([lane_of(text, 16)], read_library(vsquant_data / ASAP7), simulate, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["w4a4u-s4/6", "w8a8"])
+def test_post_processing_meets_a_nanosecond_in_asap7(text: str, rtl_sources: list[Path], vsquant_data: Path) -> None:
+    lane = lane_of(text, 16)
+    sources = {path.name: path.read_text() for path in rtl_sources if path.name.startswith(PPU_FILES)}
+    parameters = PostProcessingUnit(lane=lane, output=lane.activation).verilog_parameters()
+    library = read_library(vsquant_data / ASAP7)
+    mapped = yosys.map_to_cells(sources, "vsq_ppu", parameters, library, period_ps=1000.0, booth=False)
+    assert len(mapped.netlist["cells"]) > 1000 and mapped.delay_ps <= 1000.0
