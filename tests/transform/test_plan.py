@@ -120,6 +120,8 @@ def test_matmuls_quantize_activations_only() -> None:
     plan = planned(nn.Identity(), "w4a4u-s4/6", kind="matmul", matmuls=("layer",))
     assert plan.spec == LayerSpec.parse("w4a4-s4/6")
     assert (plan.report.weights, plan.report.padding) == (0, 0.0)
+    assert plan.note == "only probabilities are unsigned"
+    assert planned(nn.Identity(), "w4a4-s4/6", kind="matmul", matmuls=("layer",)).note == ""
     with pytest.raises(SpecError, match="matmul 'layer': both operands are activations"):
         planned(nn.Identity(), "w4a16-s4/x", kind="matmul", matmuls=("layer",))
 
@@ -131,6 +133,16 @@ def test_unsigned_stays_where_nothing_negative_was_seen(values: tuple[float, ...
     (signed,) = with_signs([plan], {"layer": statistics(*values)})
     assert signed.spec == LayerSpec.parse(expected + gamma)
     assert signed.report.unsigned_activations == (min(values) >= 0)
+    note = "input goes below zero: signed"
+    assert signed.report.note == ("" if min(values) >= 0 else note)
+
+
+def test_a_change_of_sign_is_noted_beside_a_fallback_and_only_where_there_is_one() -> None:
+    plan = planned(nn.Conv2d(32, 32, 3, groups=32), "w4a4u-s4/6")
+    (signed,) = with_signs([plan], {"layer": statistics(-1.0, 2.0)})
+    assert signed.note == f"{plan.note}; input goes below zero: signed"
+    (as_asked,) = with_signs([planned(nn.Linear(8, 8), "w4a4-s4/6")], {"layer": statistics(-1.0, 2.0)})
+    assert as_asked.note == ""
 
 
 def test_signed_requests_never_become_unsigned() -> None:

@@ -103,7 +103,7 @@ def test_the_record_tells_every_layer() -> None:
     }
     notes = {layer.name: layer.note for layer in record.layers}
     assert notes["depthwise"] == "groups of 1 channels are fewer than V=16: fallback"
-    assert notes["mix"] == "shared with again"
+    assert notes["mix"] == "shared with again; input goes below zero: signed"
     assert (record.folded, record.unfolded) == ((("stem", "stem_bn"),), ())
     assert (record.calibration_samples, record.scale_mode) == (4, "requantize")
     assert {layer.name: layer.padding for layer in record.layers}["stem"] == 13 / 16

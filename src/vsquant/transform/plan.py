@@ -58,7 +58,7 @@ def plan_layers(matches: Sequence[Match], fallback: LayerSpec, scale_mode: Scale
 
 
 def with_signs(plans: Sequence[LayerPlan], statistics: Mapping[str, RangeStatistics]) -> tuple[LayerPlan, ...]:
-    """The plans with unsigned activations only where the observed input is never negative.
+    """The plans with unsigned activations only where the observed input is never negative; notes name the others.
 
     Raises:
         CalibrationError: a layer that needs statistics was not reached by the calibration data.
@@ -113,8 +113,9 @@ def _plan(match: Match, fallback: LayerSpec, scale_mode: ScaleMode) -> LayerPlan
         spec = _fallback_for(spec, fallback)
     if match.kind == "embedding" and isinstance(spec.activation, IntegerFormat):
         spec = replace(spec, activation=None, product_bits=None, gamma="static")
-    if match.kind == "matmul":
-        spec = spec.signed_activation()
+    if match.kind == "matmul" and spec != (signed := spec.signed_activation()):
+        note = _joined(note, "only probabilities are unsigned")
+        spec = signed
     return LayerPlan(match=match, spec=spec, note=note)
 
 
@@ -143,7 +144,10 @@ def _with_sign(plan: LayerPlan, seen: RangeStatistics | None) -> LayerPlan:
             f"layer {match.name!r} with {spec} needs calibration data that reaches it; "
             "give such data, skip the layer in a recipe, or use a spec with -tensor or -token and no 'u'"
         )
-    return plan if seen.is_non_negative else replace(plan, spec=spec.signed_activation())
+    if seen.is_non_negative or spec == spec.signed_activation():
+        return plan
+    note = _joined(plan.note, "input goes below zero: signed")
+    return replace(plan, spec=spec.signed_activation(), note=note)
 
 
 def _groups_too_small(module: nn.Module, spec: LayerSpec) -> bool:
