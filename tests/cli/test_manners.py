@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("table", "quantize", "evaluate", "inspect", "doctor", "bench")
+VERBS = ("table", "quantize", "evaluate", "inspect", "doctor", "bench", "explore")
 HEAVY = ("torch", "numpy", "matplotlib", "transformers", "pydantic", "sklearn", "sqlite3", "yaml")
 TABLE = ("table", "tiny", "--rows", "3/4U,4/4U,8/8", "--scales", "4/6,fp32", "--calibration-samples", 32)
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import vsquant
-from vsquant.cli import bench, doctor, evaluate, hardware, inspect, quantize, table
+from vsquant.cli import bench, doctor, evaluate, explore, hardware, inspect, quantize, table
 from vsquant.cli.interrupts import INTERRUPTED
 from vsquant.errors import VsquantError
 
@@ -45,6 +45,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.command("explore")(explore.explore)
 app.add_typer(hardware.app, name="hw")
 
 

@@ -157,6 +157,16 @@ class FailedPoint:
     attempts: int
     provenance: Provenance
 
+    @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> FailedPoint:
+        """The failure that `dataclasses.asdict` wrote; raises `StoreError` where a field is missing or foreign."""
+        fields = dict(plain)
+        try:
+            fields["point"], fields["provenance"] = PointSpec(**fields["point"]), Provenance(**fields["provenance"])
+            return FailedPoint(**fields)
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"a stored failure must have the fields of a FailedPoint, not {sorted(plain)}") from error
+
 
 def _layer(plain: Mapping[str, Any]) -> PointLayer:
     pairs = {name: tuple(tuple(part) for part in plain[name]) for name in ("weight_histogram", "activation_histogram")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from vsquant.errors import StoreError
+from vsquant.results.points import FailedPoint, PointRecord
 from vsquant.results.records import CellRecord
 from vsquant.results.scores import Scores
 
@@ -27,6 +29,11 @@ _REFUSALS: Final = (
     "CREATE TABLE IF NOT EXISTS refusals (key TEXT PRIMARY KEY, inputs TEXT NOT NULL, reason TEXT NOT NULL)"
 )
 """Not in stores of earlier versions, which are the same otherwise."""
+_POINTS: Final = (
+    "CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, inputs TEXT NOT NULL, record TEXT NOT NULL, scores BLOB)",
+    "CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, inputs TEXT NOT NULL, record TEXT NOT NULL)",
+)
+"""Likewise: the points of design spaces, ``scores`` NULL where a point was pruned, and those that failed."""
 
 _SCHEMA: Final = (
     "CREATE TABLE store (schema_version INTEGER NOT NULL)",
@@ -144,6 +151,50 @@ class ResultsStore:
         with self._failures_explained(), self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
 
+    def get_point(self, key: str) -> PointRecord | None:
+        """The point's record under ``key``, None where there is none; raises `StoreError` where it is damaged."""
+        with self._failures_explained():
+            row = self._connection.execute("SELECT key, record, scores FROM points WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._point(*row)
+
+    def iter_points(self) -> Iterator[tuple[str, PointRecord]]:
+        """Every point with its key, in the order of keys; raises `StoreError` where one is damaged."""
+        with self._failures_explained():
+            rows = self._connection.execute("SELECT key, record, scores FROM points ORDER BY key").fetchall()
+        for row in rows:
+            yield row[0], self._point(*row)
+
+    def put_point(self, key: str, inputs: Mapping[str, Any], record: PointRecord) -> None:
+        """Keep a point under ``key``, which must be ``content_key(inputs)``, and forget that it ever failed."""
+        _check_key(key, inputs)
+        scores = None if record.scores is None else record.scores.to_bytes()
+        row = (key, _canonical_json(inputs), json.dumps(record.to_dict()), scores)
+        with self._failures_explained(), self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+
+    def failures(self) -> tuple[FailedPoint, ...]:
+        """The points that could not be evaluated, in the order of keys."""
+        with self._failures_explained():
+            rows = self._connection.execute("SELECT record FROM failures ORDER BY key").fetchall()
+        return tuple(FailedPoint.from_dict(json.loads(row[0])) for row in rows)
+
+    def put_failure(self, key: str, inputs: Mapping[str, Any], failure: FailedPoint) -> None:
+        """Keep why the point under ``key``, which must be ``content_key(inputs)``, has no record."""
+        _check_key(key, inputs)
+        row = (key, _canonical_json(inputs), json.dumps(dataclasses.asdict(failure)))
+        with self._failures_explained(), self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", row)
+
+    def _point(self, key: str, record: str, scores: bytes | None) -> PointRecord:
+        try:
+            return PointRecord.from_dict(json.loads(record), None if scores is None else Scores.from_bytes(scores))
+        except (ValueError, StoreError) as error:
+            raise StoreError(
+                f"point {key[:12]}… of the results store {self.path} must be readable, but it is damaged ({error}); "
+                f"{_ELSEWHERE}"
+            ) from error
+
     def _prepare(self) -> None:
         with self._failures_explained():
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -162,7 +213,8 @@ class ResultsStore:
                     f"{version[0] if version else 'none'}; it was written by another vsquant: "
                     "install that one, or give another path (--store)"
                 )
-            self._connection.execute(_REFUSALS)
+            for statement in (_REFUSALS, *_POINTS):
+                self._connection.execute(statement)
             self._use_write_ahead_log()
 
     def _use_write_ahead_log(self) -> None:

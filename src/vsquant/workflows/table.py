@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
@@ -98,11 +98,36 @@ def run_table(
     )
 
 
+class Cells(Protocol):
+    """Where cells are looked up and kept: a `ResultsStore`, or what stands in for one in a worker."""
+
+    def get(self, key: str) -> CellRecord | None:
+        """The record under ``key``, None where there is none."""
+
+    def put(self, key: str, inputs: Mapping[str, Any], record: CellRecord) -> None:
+        """Keep ``record`` under ``key``, which is ``content_key(inputs)``."""
+
+    def refusal(self, key: str) -> str | None:
+        """Why what is under ``key`` cannot be evaluated; None where no reason is known."""
+
+    def put_refusal(self, key: str, inputs: Mapping[str, Any], reason: str) -> None:
+        """Keep why what is under ``key`` cannot be evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedCell:
+    """A cell's network, and the calibrators that were tried and chosen where the cell is per-channel."""
+
+    model: nn.Module
+    best: Candidate | None
+    candidates: tuple[Candidate, ...]
+
+
 class TableRunner:
     """Evaluates cells of one table. The float model is prepared, and its outputs are computed, at most once."""
 
     def __init__(
-        self, task: Task, request: TableRequest, store: ResultsStore, progress: Progress, *, commit: str = ""
+        self, task: Task, request: TableRequest, store: Cells, progress: Progress, *, commit: str = ""
     ) -> None:
         self._task = task
         self._request = request
@@ -127,28 +152,39 @@ class TableRunner:
 
     def holds(self, cell: CellRequest) -> bool:
         """Whether the store has the cell, or why there is none."""
-        inputs = self._cell_inputs(cell)
+        inputs = self.cell_inputs(cell)
         return self._stored(inputs) is not None or self._refusal(inputs) is not None
 
     def baseline(self) -> CellRecord:
         """The float network's record."""
-        inputs = {"kind": "float", **self._evaluation_inputs()}
+        inputs = self.float_inputs()
         return self._stored(inputs) or self._evaluate(inputs, self._task.load_model(), "float", "float")
 
     def cell(self, cell: CellRequest, done: int, total: int) -> CellRecord | str:
         """One cell's record, from the store where it is there; or why the network cannot be run in that format."""
         self._progress(CELLS, done, total)
-        inputs = self._cell_inputs(cell)
+        inputs = self.cell_inputs(cell)
         known = self._stored(inputs) or self._refusal(inputs)
         if known is not None:
             return known
         try:
-            return self._measured(inputs, cell)
+            return self.evaluated(cell, self.quantized(cell))
         except ScaleRangeError as error:
             self._store.put_refusal(content_key(inputs), inputs, str(error))
             return str(error)
 
-    def _measured(self, inputs: Mapping[str, Any], cell: CellRequest) -> CellRecord:
+    @property
+    def float_network(self) -> PreparedModel:
+        """The float network with what calibration saw of it; calibrated at the first call."""
+        return self._float_model()
+
+    def quantized(self, cell: CellRequest) -> QuantizedCell:
+        """The network in the cell's format, as it is evaluated.
+
+        Raises:
+            ScaleRangeError: the network cannot be run in that format.
+            SpecError, CalibrationError: as `quantize_prepared`.
+        """
         spec = cell.spec
         if str(spec.weight) != self._weight_format:
             self._weights.clear()
@@ -157,9 +193,23 @@ class TableRunner:
         candidates = self._candidates(cell, recipe)
         best = min(candidates, key=lambda candidate: candidate.score) if candidates else None
         model = self._quantize(cell, recipe, Calibrators() if best is None else _calibrators(best))
+        return QuantizedCell(model=model, best=best, candidates=candidates)
+
+    def evaluated(self, cell: CellRequest, quantized: QuantizedCell) -> CellRecord:
+        """The record of a cell whose network is at hand; it is not evaluated again where the store has it."""
+        inputs, spec = self.cell_inputs(cell), cell.spec
+        if (known := self._stored(inputs)) is not None:
+            return known
         kind: CellKind = "comparison" if spec.is_comparison else "per-channel" if spec.is_baseline else "vector"
-        method = quantization_record(model).method
-        return self._evaluate(inputs, model, kind, str(spec), method=method, best=best, candidates=candidates)
+        return self._evaluate(
+            inputs,
+            quantized.model,
+            kind,
+            str(spec),
+            method=quantization_record(quantized.model).method,
+            best=quantized.best,
+            candidates=quantized.candidates,
+        )
 
     def _recipe(self, spec: LayerSpec) -> Recipe:
         """One spec everywhere. Per-channel cells keep 8 bits where per-vector cells must fall back, for equal terms."""
@@ -186,8 +236,9 @@ class TableRunner:
         if not spec.is_baseline:
             return ()
         rounded = replace(cell, method=Rounding(), scale_mode="requantize", refinements=Refinements())
-        if (same := self._stored(self._cell_inputs(rounded))) is not None:
-            return same.candidates
+        for known in (rounded, cell):
+            if (same := self._stored(self.cell_inputs(known))) is not None:
+                return same.candidates
         activation = tuple(CALIBRATORS) if spec.activation is not None and not spec.is_dynamic else ("max",)
         pairs = [Calibrators(activation=a, weight=w) for w in WEIGHT_METHODS for a in activation]
         scored = []
@@ -290,7 +341,11 @@ class TableRunner:
             "limit": self._request.limit,
         }
 
-    def _cell_inputs(self, cell: CellRequest) -> dict[str, Any]:
+    def float_inputs(self) -> dict[str, Any]:
+        """All that the float network's record depends on."""
+        return {"kind": "float", **self._evaluation_inputs()}
+
+    def cell_inputs(self, cell: CellRequest) -> dict[str, Any]:
         """All that a cell depends on. Scale mode, method and refinements are left out where they change no bit, so that
         requests share such cells.
         """

@@ -1,0 +1,1 @@
+"""From a declared space of formats to evaluated points: accuracy, bytes, time and hardware cost of each."""
