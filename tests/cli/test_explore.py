@@ -83,7 +83,9 @@ def test_the_terminal_shows_the_front_and_what_was_left_out(
     assert "quantizations of weights" in ended.err and "left out: " in ended.err and "-top" in ended.err
     assert re.search(r"[●≈] +w4a8 ", ended.out) and "perf/area" in ended.out
     assert "on the front of accuracy against energy" in ended.out
-    assert all(len(line) <= 120 for line in ended.out.splitlines())
+    narrow = vsquant_program("explore", "tiny", *arguments, columns=80)
+    assert "…" not in narrow.out and "perf/area" in narrow.out
+    assert all(len(line) <= 80 for line in narrow.out.splitlines())
 
 
 @pytest.mark.parametrize(

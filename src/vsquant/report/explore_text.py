@@ -83,7 +83,7 @@ def _table(records: Sequence[PointRecord], objective: str) -> RenderableType:
     table.add_column("")
     table.add_column("format", overflow="fold")
     for name in (_metric(records), "to float", "bytes", "energy", "area", "perf/area", "latency"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     stands = dict(zip(map(id, records), standings(records, objective), strict=True))
     for record in sorted(records, key=lambda each: each.weight_bytes):
         drop, scores, cost = _drop(record, records), record.scores, record.cost
