@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.rtl.lane_cases import lane_case
+from tests.rtl.test_lane_rtl import AWKWARD, COSTS
 
 from vsquant.hardware import Lane
 from vsquant.hardware.post_processing import PostProcessingUnit
@@ -19,7 +20,8 @@ TINY = Path(__file__).parents[1] / "hardware" / "cells" / "tiny.lib"
 SMALL = ["w2a3-s2/3-v4-p3", "w3a3-s2/x-v2", "w2a2-s3/2-v2-full-top-p3", "w3a2u"]
 PPU_FILES = ("vsq_ppu", "vsq_divider", "vsq_delay")
 ASAP7 = "liberty/asap7_rvt_tt_subset.lib.gz"
-PUBLISHED = ["w4a8-s6/10-p4", "w4a4", "w4a4-s4/4-p4", "w4a4u-s4/6-p6"]
+MAPPED = [*COSTS, *(text for text in AWKWARD if "-p" in text and "-top" not in text)]
+"""The lanes whose cost is published, rounded and not."""
 
 
 def cell_module(cell: Cell) -> Iterator[str]:
@@ -98,7 +100,7 @@ def test_a_wrong_cell_is_found(simulate, tmp_path: Path) -> None:
         check_gates([lane_of(SMALL[0], 4)], read_library(TINY), simulate, tmp_path, damage)
 
 
-@pytest.mark.parametrize("text", PUBLISHED)
+@pytest.mark.parametrize("text", MAPPED)
 def test_gates_of_asap7_equal_the_model(text: str, simulate, vsquant_data: Path, tmp_path: Path) -> None:
     check_gates([lane_of(text, 16)], read_library(vsquant_data / ASAP7), simulate, tmp_path)
 
