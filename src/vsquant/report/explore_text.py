@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,9 +17,15 @@ from vsquant.results.front import Standing, standings
 from vsquant.results.plans import PlanSummary
 from vsquant.results.points import FailedPoint, PointRecord
 from vsquant.results.scores import Difference, Scores
+from vsquant.spec import DEFAULT_VECTOR_SIZE
 
 _MARKS: Final[dict[Standing, str]] = {"front": "●", "tied": "≈", "dominated": "", "unknown": ""}
 _SHOWN: Final = 5
+_SCORE: Final = "score"
+_FIGURES: Final = (_SCORE, "to float", "bytes", "energy", "area", "perf/area", "latency")
+"""Columns, where there is something to show; that of the score is named after its metric."""
+_USUAL_VECTORS: Final = re.compile(rf"-v{DEFAULT_VECTOR_SIZE}(?!\d)")
+"""Left out of names, as all else that is usual."""
 
 
 def render_plan(plan: PlanSummary, *, workers: int) -> RenderableType:
@@ -45,8 +52,12 @@ def render_points(records: Sequence[PointRecord], failed: Sequence[FailedPoint],
     tables = [_table([each for each in records if each.point.network == name], objective) for name in networks]
     notes = [
         f"● on the front of accuracy against {_spaced(objective)}; ≈ by no more than the paired standard error",
-        "energy, area and performance per area (perf/area) are ratios to 8/8 per-channel on the same accelerator",
+        f"vectors of {DEFAULT_VECTOR_SIZE} elements unless -v says otherwise; bytes are those of the packed weights",
     ]
+    if any(record.cost for record in records):
+        notes.append("energy, area and performance per area are ratios to 8/8 per-channel on the same accelerator")
+    if unpriced := sum(bool(each.unpriced) for each in records if each.point.family != "float"):
+        notes.append(f"{unpriced} points have no energy and area: --json says why")
     lines = [f"failed: {each.point.network} {each.point.spec}: {each.reason}" for each in failed]
     return Group(*tables, *(Text(note, style="dim") for note in notes), *(Text(line, style="red") for line in lines))
 
@@ -79,34 +90,38 @@ def _spaced(name: str) -> str:
 
 
 def _table(records: Sequence[PointRecord], objective: str) -> RenderableType:
+    """One network's points; columns that nothing was found for are left out."""
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=records[0].title, title_justify="left")
     table.add_column("")
     table.add_column("format", overflow="fold")
-    for name in (_metric(records), "to float", "bytes", "energy", "area", "perf/area", "latency"):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = {id(record): _figures(record, records) for record in records}
+    shown = [name for name in _FIGURES if any(row[name] for row in rows.values())]
+    for name in shown:
+        table.add_column(_metric(records) if name == _SCORE else name, justify="right", no_wrap=True)
     stands = dict(zip(map(id, records), standings(records, objective), strict=True))
     for record in sorted(records, key=lambda each: each.weight_bytes):
-        drop, scores, cost = _drop(record, records), record.scores, record.cost
-        table.add_row(
-            _MARKS[stands[id(record)]],
-            _name(record),
-            "pruned" if scores is None else _score_text(scores),
-            "" if drop is None or scores is None else difference_text(drop, scores.unit),
-            size_text(record.weight_bytes),
-            *(("", "", "") if cost is None else _ratios(record)),
-            "" if record.latency is None else f"{record.latency.seconds * 1e3:.1f} ms",
-        )
+        row = rows[id(record)]
+        table.add_row(_MARKS[stands[id(record)]], _name(record), *(row[name] for name in shown))
     return table
+
+
+def _figures(record: PointRecord, records: Sequence[PointRecord]) -> dict[str, str]:
+    """What there is of a point by the columns' names; empty where there is none."""
+    drop, scores, cost = _drop(record, records), record.scores, record.cost
+    figures = dict.fromkeys(_FIGURES, "") | {"bytes": size_text(record.weight_bytes)}
+    figures[_SCORE] = "pruned" if scores is None else _score_text(scores)
+    if drop is not None and scores is not None:
+        figures["to float"] = difference_text(drop, scores.unit)
+    if cost is not None:
+        figures["energy"], figures["area"] = f"{cost.energy_ratio:.2f}", f"{cost.area_ratio:.2f}"
+        figures["perf/area"] = f"{cost.performance_per_area_ratio:.2f}"
+    if record.latency is not None:
+        figures["latency"] = f"{record.latency.seconds * 1e3:.1f} ms"
+    return figures
 
 
 def _score_text(scores: Scores) -> str:
     return metric_text(scores.value(), scores.unit) + error_text(scores.standard_error(), scores.unit)
-
-
-def _ratios(record: PointRecord) -> tuple[str, str, str]:
-    assert record.cost is not None
-    cost = record.cost
-    return f"{cost.energy_ratio:.2f}", f"{cost.area_ratio:.2f}", f"{cost.performance_per_area_ratio:.2f}"
 
 
 def _name(record: PointRecord) -> str:
@@ -115,7 +130,7 @@ def _name(record: PointRecord) -> str:
     options += [point.scale_mode] if point.scale_mode == "paper" else []
     options += [f"ends {point.first_last}"] if point.first_last != "same" else []
     options += [point.accelerator] if point.accelerator not in ("", "edge") else []
-    return " ".join([point.spec, *options])
+    return " ".join([_USUAL_VECTORS.sub("", point.spec), *options])
 
 
 def _metric(records: Sequence[PointRecord]) -> str:
